@@ -1,4 +1,5 @@
-//! Fuzz target: files of signatures and of keys. Its body, with the properties that it checks, is in `kiln_oracle::fuzz`.
+//! Fuzz target: files of signatures and of keys. Its body, with the properties that it checks, is
+//! in `kiln_oracle::fuzz`.
 
 #![no_main]
 

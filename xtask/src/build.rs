@@ -5,6 +5,7 @@
 //! modules fit together. If they do not, all of them are read again, so that the message can show
 //! where they disagree.
 
+mod cpus;
 mod emit;
 mod failure;
 mod farm;
@@ -21,10 +22,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kiln::cache::{Claims, DiskStore, LayeredStore, MemoryStore, Store, Tally, WriteBehind};
-use kiln::image::{save, sign_image};
-use kiln::{Compiler, Verify};
+use kiln::image::{ImageOptions, save, sign_image};
+use kiln::ir::Target;
+use kiln::{Compiled, Compiler, Verify};
 use kiln_remote::Listed;
 
+use self::cpus::CpusArgs;
 use self::emit::{EmitArgs, Written};
 use self::failure::Inputs;
 use self::farm::FarmArgs;
@@ -62,6 +65,7 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build lib --split-debug lib.so.debug -o lib.so
   cargo xtask build lib --gc --fold --order profile.txt -o lib.so
   cargo xtask build lib --root main --why-kept helper -o lib.so
+  cargo xtask build lib --cpus x86-64-v2,x86-64-v3 -o lib.so
   cargo xtask build lib --sign release.key -o lib.so
   cargo xtask build lib --emit object -g -o lib.o && cc main.c lib.o -lm
   compiler | cargo xtask build - library.clif -o program.so")]
@@ -78,6 +82,8 @@ pub(crate) struct BuildArgs {
     /// machine]
     #[arg(long, value_name = "T")]
     target: Option<String>,
+    #[command(flatten)]
+    cpus: CpusArgs,
     /// How much to optimize; a module's own `set opt_level` line wins
     #[arg(long, value_enum, default_value_t = Level::Speed, value_name = "LEVEL")]
     opt_level: Level,
@@ -140,6 +146,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let target = input::target(args.target.as_deref())?;
     let target = target.opt_level(args.opt_level.into()).globals(args.globals.into());
     args.emit.check(&args.output)?;
+    let cpus = args.cpus.targets(&target, args.emit.is_object())?;
     let image = args.emit.image_options()?;
     let signers = args.sign.signers(args.emit.is_object())?;
     let image = args.sign.room(image);
@@ -156,8 +163,6 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let remote = args.remote.open(watch.clone())?;
     let farm = args.farm.open(watch.clone())?;
     let store = store(args, &watch, remote.as_ref());
-    let bar = progress("compiling", files.len() as u64);
-    let read = || bar.inc(1);
     // Modules are named by their paths. A relative path means the same file only in the same
     // folder, so the folder is a part of the program's name.
     // Machines that share a server have other folders.
@@ -167,27 +172,26 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         None => folder.to_string_lossy(),
     };
     let program = args.program.as_deref().unwrap_or(&folder);
-    let mut compiler = Compiler::new(target.clone()).events(watch.clone()).program(program);
-    if let Some(store) = &store {
-        compiler = compiler.store(store.clone());
-    }
-    if let Some(farm) = &farm {
-        compiler = compiler.farm(farm.machines());
-    }
-    if args.cache_verify {
-        compiler = compiler.verify(Verify::All);
-    }
-    let lazy = input::lazy(&files, &target, store.is_some(), &read)?;
-    bar.set_length(lazy.len() as u64);
-    let names = lazy.iter().map(|module| module.name().into()).collect();
-    let inputs = Inputs { files: &files, target: &target, names };
-    let result = compiler.compile_lazy(lazy);
-    bar.finish_and_clear();
-    let result = result.map_err(|failures| inputs.not_compiled(failures))?;
+    let settings = |target: &Target| {
+        let mut compiler = Compiler::new(target.clone()).events(watch.clone()).program(program);
+        if let Some(store) = &store {
+            compiler = compiler.store(store.clone());
+        }
+        if let Some(farm) = &farm {
+            compiler = compiler.farm(farm.machines());
+        }
+        if args.cache_verify { compiler.verify(Verify::All) } else { compiler }
+    };
+    let compilers: Vec<Compiler> = cpus.targets.iter().map(settings).collect();
+    let (inputs, results) = compile(&files, &cpus.targets, &compilers, store.is_some())?;
     let compiled = Instant::now();
 
-    let leaner = lean::apply(result.artifacts, lean_options.as_ref());
-    let leaner = leaner.map_err(|errors| inputs.not_linked(&errors))?;
+    let (programs, results): (Vec<_>, Vec<_>) =
+        results.into_iter().map(|result| (result.artifacts, (result.stats, result.samples))).unzip();
+    let joined = cpus.join(programs, lean_options.as_ref());
+    let (leaner, levels) = joined.map_err(|errors| inputs.not_linked(&errors))?;
+    let told = cpus.summary(levels.as_ref());
+    let image = ImageOptions { levels, ..image };
     let answers = args.lean.answer(&leaner, &inputs.names)?;
     let Written { bytes, debug, slots } =
         args.emit.write(&leaner, &inputs.names, image).map_err(|errors| inputs.not_linked(&errors))?;
@@ -201,8 +205,12 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let written = Instant::now();
 
     // The image is written first, so it does not wait for work that serves only later builds.
-    let wrong = result.stats.wrong_entries + result.samples.verify(&compiler);
-    drop(compiler);
+    let (mut wrong, mut built) = (0, kiln::Stats::default());
+    for ((stats, samples), compiler) in results.into_iter().zip(&compilers) {
+        wrong += stats.wrong_entries + samples.verify(compiler);
+        built += stats;
+    }
+    drop(compilers);
     if let Some((path, store)) = args.cache_list.as_ref().zip(store.as_ref()) {
         std::fs::write(path, store.list().to_string()).map_err(|error| cannot_write(path, error))?;
     }
@@ -218,7 +226,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let times = Times { started, compiled, linked, written };
     let stats = Stats::new(
         (inputs.names.len(), &leaner),
-        &result.stats,
+        &built,
         CacheStats::new(tally, watch.places(), exchange, farm.map(|farm| farm.stats())),
         (bytes.len(), slots),
         threads,
@@ -238,7 +246,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         }
         Format::Text => {
             println!("{}", stats.summary(&args.output));
-            lean::summary(&leaner).iter().chain(&answers).for_each(|line| println!("{line}"));
+            lean::summary(&leaner).iter().chain(&told).chain(&answers).for_each(|line| println!("{line}"));
         }
     }
     if leaner.unknown_names > 0 {
@@ -246,6 +254,29 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         eprintln!("warning: --order has {names} that no function has");
     }
     Ok(())
+}
+
+/// Compiles the modules of files for each target, each as soon as it is read.
+fn compile<'a>(
+    files: &'a [InputFile],
+    targets: &'a [Target],
+    compilers: &[Compiler],
+    keyed: bool,
+) -> Result<(Inputs<'a>, Vec<Compiled>), Failure> {
+    let bar = progress("compiling", (files.len() * targets.len()) as u64);
+    let read = || bar.inc(1);
+    let (mut names, mut results) = (Vec::new(), Vec::new());
+    for (target, compiler) in targets.iter().zip(compilers) {
+        let lazy = input::lazy(files, target, keyed, &read)?;
+        bar.set_length((lazy.len() * targets.len()) as u64);
+        names = lazy.iter().map(|module| module.name().into()).collect();
+        results.push(compiler.compile_lazy(lazy));
+    }
+    bar.finish_and_clear();
+    let inputs = Inputs { files, target: &targets[0], names };
+    let results: Result<Vec<_>, _> = results.into_iter().collect();
+    let results = results.map_err(|failures| inputs.not_compiled(failures))?;
+    Ok((inputs, results))
 }
 
 /// The longest time for which a build waits for another process that compiles the same module.

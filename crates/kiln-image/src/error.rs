@@ -89,6 +89,13 @@ pub enum LoadError {
         /// The features, by Cranelift's setting names.
         features: Vec<Box<str>>,
     },
+    /// The image has no code for this level of the processor.
+    Level {
+        /// The level that was asked for.
+        name: Box<str>,
+        /// The levels that the image has code for; none if all code is the same.
+        levels: Vec<Box<str>>,
+    },
     /// The resolver has no address for some slots.
     Unbound {
         /// The slots.
@@ -147,6 +154,12 @@ impl fmt::Display for LoadError {
             Self::Features { features } => {
                 let features = features.join(", ");
                 write!(f, "the image needs CPU features that this machine does not have: {features}")
+            }
+            Self::Level { name, levels } if levels.is_empty() => {
+                write!(f, "the image has no code of its own for {name}: it is for one level only")
+            }
+            Self::Level { name, levels } => {
+                write!(f, "the image has no code for {name}, but for {}", levels.join(", "))
             }
             Self::Unbound { error, users } => {
                 let user = |slot: usize| users.get(slot).filter(|user| !user.is_empty());

@@ -97,7 +97,7 @@ pub use note::FORMAT_VERSION;
 pub use read::read_image;
 #[cfg(feature = "verify")]
 pub use read::{ContentHash, content_hash, verify_bytes};
-pub use read::{ExportInfo, ImageInfo, SectionInfo, SlotInfo, SymbolType};
+pub use read::{ExportInfo, ImageInfo, LevelInfo, SectionInfo, SlotInfo, SymbolType, VersionInfo};
 #[cfg(feature = "sign")]
 pub use sign::{
     Algorithm, ImageSignature, ParseSignatureError, SignError, SignatureFault, Trust, UntrustedError,

@@ -71,6 +71,19 @@ pub enum TargetError {
         /// The reason.
         reason: Box<str>,
     },
+    /// The processors of the target have no such level.
+    #[error("no level `{level}` of {triple}: {}", match known {
+        [] => "its processors have no levels".into(),
+        known => format!("{} are known", known.join(", ")),
+    })]
+    Level {
+        /// The level that was asked for.
+        level: Box<str>,
+        /// The target.
+        triple: Box<str>,
+        /// The levels that there are, the lowest first.
+        known: &'static [&'static str],
+    },
     /// The module is for other architectures.
     #[error("the module is for {wanted}, not for {triple}")]
     OtherArchitecture {
@@ -89,7 +102,7 @@ impl TargetError {
         match self {
             Self::Setting { setting, .. } => setting.line,
             Self::OtherArchitecture { line, .. } => *line,
-            Self::Triple { .. } | Self::Unsupported { .. } => 0,
+            Self::Triple { .. } | Self::Unsupported { .. } | Self::Level { .. } => 0,
         }
     }
 }
@@ -232,6 +245,35 @@ impl Target {
         self
     }
 
+    /// Returns the levels of the processor that [`cpu_level`](Self::cpu_level) knows, the lowest
+    /// first; none for architectures whose processors have no levels.
+    pub fn cpu_levels(&self) -> &'static [&'static str] {
+        const NAMES: [&str; X86_64_LEVELS.len()] =
+            [X86_64_LEVELS[0].0, X86_64_LEVELS[1].0, X86_64_LEVELS[2].0, X86_64_LEVELS[3].0];
+        if self.triple.architecture == Architecture::X86_64 { &NAMES } else { &[] }
+    }
+
+    /// Sets the features of the processor to those of a level of its ABI, such as `x86-64-v3`, and
+    /// no others of such levels. The default is `x86-64-v2` on x86-64.
+    ///
+    /// # Errors
+    ///
+    /// [`TargetError::Level`] if the architecture has no such level.
+    pub fn cpu_level(mut self, name: &str) -> Result<Self, TargetError> {
+        let levels = self.cpu_levels();
+        let Some(chosen) = levels.iter().position(|level| *level == name) else {
+            let (level, triple) = (name.into(), self.triple.to_string().into());
+            return Err(TargetError::Level { level, triple, known: levels });
+        };
+        for (number, (_, features)) in X86_64_LEVELS.iter().enumerate() {
+            let value = if number <= chosen { "true" } else { "false" };
+            for feature in *features {
+                self = self.isa_setting(feature, value);
+            }
+        }
+        Ok(self)
+    }
+
     /// Sets how code reaches globals and everything else outside of its module. Default:
     /// [`GlobalAccess::Slots`]. It decides Cranelift's `is_pic`, which cannot be set by itself.
     #[must_use]
@@ -287,7 +329,7 @@ impl Target {
             flags.set(name, value).expect("a setting of this Cranelift version");
         }
         if module.targets.is_empty() && self.triple.architecture == Architecture::X86_64 {
-            for name in X86_64_BASELINE {
+            for name in X86_64_LEVELS[1].1 {
                 builder.enable(name).expect("a setting of this Cranelift version");
             }
         }
@@ -351,11 +393,20 @@ fn check_supported(triple: &Triple) -> Result<(), TargetError> {
 /// the stack, and IR that reads its frame pointer is valid only with them.
 const DEFAULTS: [(&str, &str); 2] = [("opt_level", "speed"), ("preserve_frame_pointers", "true")];
 
-/// CPU features that code for x86-64 uses unless a module's `target` line says otherwise: the level
-/// x86-64-v2 of the System V ABI, which every such CPU since 2009 has. Without it, rounding a float
-/// is a call of the C library. Images record the features they need, and loaders check them.
-const X86_64_BASELINE: [&str; 6] =
-    ["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt", "has_cmpxchg16b"];
+/// The levels of x86-64, each with what it adds to the one before, by Cranelift's settings: System V
+/// ABI, AMD64 supplement 1.0, section 3.1.1, "Micro-Architecture Levels". Cranelift has no settings
+/// for, and makes no use of, LAHF and SAHF (v2), F16C, MOVBE and OSXSAVE (v3; who has AVX has the
+/// last), AVX512BW and AVX512CD (v4).
+///
+/// Code for x86-64 uses level v2, which every such CPU since 2009 has, unless a module's `target`
+/// line says otherwise. Without it, rounding a float is a call of the C library. Images record the
+/// features they need, and loaders check them.
+const X86_64_LEVELS: [(&str, &[&str]); 4] = [
+    ("x86-64", &[]),
+    ("x86-64-v2", &["has_sse3", "has_ssse3", "has_sse41", "has_sse42", "has_popcnt", "has_cmpxchg16b"]),
+    ("x86-64-v3", &["has_avx", "has_avx2", "has_bmi1", "has_bmi2", "has_fma", "has_lzcnt"]),
+    ("x86-64-v4", &["has_avx512f", "has_avx512dq", "has_avx512vl"]),
+];
 
 fn apply(target: &mut dyn Configurable, setting: &Setting) -> Result<(), TargetError> {
     let done = match &setting.value {

@@ -307,6 +307,14 @@ pub enum LinkError {
         /// The module that defines something else under the same name.
         definer: usize,
     },
+    /// Programs for several levels of a processor are not of the same modules.
+    #[error("programs for several levels of a processor cannot be joined: {}{what}", with_module(*.module))]
+    Levels {
+        /// The module, if it is one.
+        module: Option<usize>,
+        /// The reason.
+        what: &'static str,
+    },
     /// A root of a leaner program is defined by no module, or is private.
     #[error("no module defines `{name}`, which is to be a root, for others")]
     UnknownRoot {
@@ -442,7 +450,7 @@ impl LinkError {
             | Self::ReservedSection { module, .. }
             | Self::GlobalInData { module, .. }
             | Self::NameWithZero { module, .. } => (Some(module), None),
-            Self::TooLarge { module, .. } => (module, None),
+            Self::TooLarge { module, .. } | Self::Levels { module, .. } => (module, None),
             Self::UnsupportedTarget { .. }
             | Self::UnknownRoot { .. }
             | Self::TooManySections { .. }

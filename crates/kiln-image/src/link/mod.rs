@@ -95,7 +95,7 @@ pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
 pub use layout::{Addresses, Area, Extent, Layout, Output};
 #[cfg(feature = "write")]
-pub use lean::{Kept, Lean, LeanOptions, Roots, lean};
+pub use lean::{Kept, Lean, LeanOptions, Level, LevelTable, Levels, Roots, join_levels, lean};
 pub use plan::{Plan, plan, plan_in_memory};
 #[cfg(feature = "write")]
 pub(crate) use plan::{default_arch, plan_for};

@@ -370,8 +370,12 @@ impl<'a, 'e> Resolver<'a, 'e> {
             if name == SLOTS_SYMBOL {
                 errors.push(LinkError::ReservedName { module: module as usize, name: name.into() });
             }
-            // A hidden name is in no table of an ELF file; an import may mean one.
-            let is_hidden = matches!(symbol.linkage(), Linkage::Hidden | Linkage::Import);
+            // A hidden name is in no table of an ELF file; an import may mean one. Nor is that of a
+            // private function with several bodies, which begins with a zero.
+            let is_hidden = match symbol.linkage() {
+                Linkage::Hidden | Linkage::Import => true,
+                linkage => linkage == Linkage::Replaceable && name.starts_with('\0'),
+            };
             if has_zero && !is_hidden && name.as_bytes().contains(&0) {
                 errors.push(LinkError::NameWithZero { module: module as usize, name: name.into() });
             }

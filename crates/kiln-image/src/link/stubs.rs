@@ -57,7 +57,10 @@ impl<'a> StubRows<'a> {
                 // The casts keep the values: a program is smaller than 2 GiB.
                 start: (placement.stubs[number] - base) as u32,
                 len: stub_size(arch) as u32,
-                name: symbols.name(artifacts, id),
+                // Private functions with several bodies have no name that anyone knows.
+                name: Some(symbols.name(artifacts, id))
+                    .filter(|name| !name.starts_with('\0'))
+                    .unwrap_or_default(),
                 slot: slot_of_code(symbols, assignment, id),
             }
         };

@@ -72,8 +72,14 @@ impl Owner for Loaded {
 }
 
 impl Loaded {
-    /// Makes a mapped image callable. `addresses` are the values of its external slots, in order.
-    pub(super) fn bind(mut mapped: Mapped, addresses: &[usize], unwind: Unwind) -> Result<Self, LoadError> {
+    /// Makes a mapped image callable. `addresses` are the values of its external slots, in order, and
+    /// `level` is the number of the level of the processor whose code is called.
+    pub(super) fn bind(
+        mut mapped: Mapped,
+        addresses: &[usize],
+        level: u32,
+        unwind: Unwind,
+    ) -> Result<Self, LoadError> {
         let page = rustix::param::page_size();
         let Mapped { memory, segments, .. } = &mut mapped;
         segments.iter().filter(|segment| segment.is_writable()).for_each(|segment| {
@@ -90,6 +96,7 @@ impl Loaded {
             origin: None,
         };
         loaded.relocate()?;
+        loaded.choose(level)?;
         loaded.register_thread_locals()?;
         loaded.fill(addresses)?;
         loaded.patch(addresses)?;
@@ -195,6 +202,20 @@ impl Loaded {
             let offset = self.writable(address, 8).ok_or_else(bad)?;
             // SAFETY: as above.
             unsafe { self.mapped.memory.add(offset, bias) };
+        }
+        Ok(())
+    }
+
+    /// Writes the slots of functions that have another body for a level than for the lowest.
+    fn choose(&mut self, level: u32) -> Result<(), LoadError> {
+        let base = self.mapped.memory.base() as u64;
+        for index in 0..self.mapped.tables().note.versions_for(level).len() {
+            let Some(&version) = self.mapped.tables().note.versions_for(level).get(index) else { break };
+            let (slot, code) = (version.slot.get(), version.code.get());
+            let bad = || LoadError::malformed("a misplaced slot of", slot);
+            let offset = self.writable(slot, 8).ok_or_else(bad)?;
+            // SAFETY: `writable` found the 8 bytes in a segment that is mapped writable.
+            unsafe { self.mapped.memory.write(offset, &base.wrapping_add(code).to_ne_bytes()) };
         }
         Ok(())
     }

@@ -22,6 +22,7 @@ use super::thread_locals::{ThreadLocals, WithThreadLocals};
 use crate::arch::Arch;
 use crate::error::LoadError;
 use crate::features::missing_features;
+use crate::note::LevelRecord;
 use crate::read::{BAD_SLOT, Headers, Opened, View, open_image, read_headers, segments, used_part};
 
 /// An image that is mapped and checked, but whose slots are not filled yet. Its functions can be
@@ -34,6 +35,8 @@ pub struct Image {
     /// The file at its path, if it is mapped itself.
     pub(super) origin: Option<Origin>,
     observers: Observers,
+    /// The number of the level of the processor whose code is chosen.
+    level: u32,
     /// The keys that are known to have signed it.
     #[cfg(feature = "sign")]
     pub(super) signers: Vec<PublicKey>,
@@ -143,11 +146,17 @@ impl Image {
 
     /// Makes an image of what was mapped of a file.
     pub(super) fn of(mapped: Mapped, file: File) -> Self {
+        let note = mapped.tables().note;
+        // Each level has all features of those before it.
+        let fits = |level: &LevelRecord| missing_features(note.features_of(level)).next().is_none();
+        let count = note.levels().iter().take_while(|level| fits(level)).count() as u32;
+        let level = count.saturating_sub(1);
         Self {
             mapped,
             file,
             origin: None,
             observers: Observers::default(),
+            level,
             #[cfg(feature = "sign")]
             signers: Vec::new(),
         }
@@ -181,6 +190,41 @@ impl Image {
     pub fn features(&self) -> impl Iterator<Item = &str> {
         let note = self.mapped.tables().note;
         note.features().iter().filter_map(move |&text| note.text(text))
+    }
+
+    /// Returns the levels of the processor that functions have bodies for, the lowest first; none if
+    /// all code is the same for all.
+    pub fn cpu_levels(&self) -> impl Iterator<Item = &str> {
+        let note = self.mapped.tables().note;
+        note.levels().iter().map(move |level| note.text(level.name).unwrap_or_default())
+    }
+
+    /// Returns the level whose code will be called: the highest that this machine has all features
+    /// of, unless another was [chosen](Self::with_cpu_level).
+    pub fn cpu_level(&self) -> Option<&str> {
+        self.cpu_levels().nth(self.level as usize)
+    }
+
+    /// Chooses the level of the processor whose code will be called.
+    ///
+    /// # Errors
+    ///
+    /// [`LoadError::Level`] if the image has no code for it, [`LoadError::Features`] if the machine
+    /// lacks some of its features.
+    pub fn with_cpu_level(mut self, name: &str) -> Result<Self, LoadError> {
+        let note = self.mapped.tables().note;
+        let Some(number) = self.cpu_levels().position(|level| level == name) else {
+            let levels = self.cpu_levels().map(Box::from).collect();
+            return Err(self.at_origin(LoadError::Level { name: name.into(), levels }));
+        };
+        let levels = &note.levels()[..=number];
+        let features = levels.iter().flat_map(|level| note.features_of(level));
+        let features: Vec<Box<str>> = missing_features(features).map(Into::into).collect();
+        if !features.is_empty() {
+            return Err(self.at_origin(LoadError::Features { features }));
+        }
+        self.level = number as u32;
+        Ok(self)
     }
 
     /// Returns the type of the exported function `name`, as `kiln_artifact::Signature` prints it.
@@ -319,8 +363,8 @@ impl Image {
 
     /// Makes the image callable, and tells its observers.
     fn bind_addresses(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
-        let Self { mapped, file, origin, observers, .. } = self;
-        let mut loaded = match Loaded::bind(mapped, addresses, observers.unwind) {
+        let Self { mapped, file, origin, observers, level, .. } = self;
+        let mut loaded = match Loaded::bind(mapped, addresses, level, observers.unwind) {
             Ok(loaded) => loaded,
             Err(error) => return Err(at(origin.as_ref(), error)),
         };

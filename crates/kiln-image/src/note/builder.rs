@@ -5,8 +5,8 @@ use zerocopy::little_endian::U32;
 
 use super::checksum::{QUICK_LEN, quick_sum};
 use super::format::{
-    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, MAGIC, NONE, PREFIX_LEN, ReplaceableRecord, SignerRecord,
-    SlotRecord, Span, SumRecord, SymbolicRecord, Text, prefix,
+    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, LevelRecord, MAGIC, NONE, PREFIX_LEN, ReplaceableRecord,
+    SignerRecord, SlotRecord, Span, SumRecord, SymbolicRecord, Text, VersionRecord, prefix,
 };
 use crate::arch::Arch;
 
@@ -29,6 +29,9 @@ pub(crate) struct NoteBuilder {
     pub(crate) replaceable: Vec<ReplaceableRecord>,
     pub(crate) sums: Vec<SumRecord>,
     pub(crate) signers: Vec<SignerRecord>,
+    pub(crate) levels: Vec<LevelRecord>,
+    pub(crate) level_features: Vec<Text>,
+    pub(crate) versions: Vec<VersionRecord>,
     strings: Vec<u8>,
 }
 
@@ -41,7 +44,7 @@ impl NoteBuilder {
     }
 
     /// The bytes of the tables, in the order that [`finish`](Self::finish) gives their spans.
-    fn tables(&self) -> [&[u8]; 10] {
+    fn tables(&self) -> [&[u8]; 13] {
         [
             self.producers.as_bytes(),
             self.features.as_bytes(),
@@ -50,6 +53,9 @@ impl NoteBuilder {
             self.symbolic.as_bytes(),
             self.replaceable.as_bytes(),
             self.sums.as_bytes(),
+            self.levels.as_bytes(),
+            self.level_features.as_bytes(),
+            self.versions.as_bytes(),
             &self.strings,
             self.exports.as_bytes(),
             self.signers.as_bytes(),
@@ -90,6 +96,9 @@ impl NoteBuilder {
             head.symbolic,
             head.replaceable,
             head.sums,
+            head.levels,
+            head.level_features,
+            head.versions,
             head.strings,
             head.exports,
             head.signers,

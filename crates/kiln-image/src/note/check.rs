@@ -7,9 +7,13 @@
 //! Whether a text is UTF-8 is checked when it is read.
 
 use super::format::{
-    ExportRecord, ReplaceableRecord, SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text,
+    ExportRecord, LevelRecord, ReplaceableRecord, SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text,
+    VersionRecord,
 };
 use super::view::Note;
+
+/// The most levels of a processor that an image may have code for.
+const MAX_LEVELS: usize = 64;
 
 impl Note<'_> {
     /// Checks that all tables are in the note, and all texts except the keys of slots in its
@@ -25,13 +29,38 @@ impl Note<'_> {
             && self.table::<SymbolicRecord>(head.symbolic).is_some()
             && self.table::<ReplaceableRecord>(head.replaceable).is_some()
             && self.table::<SumRecord>(head.sums).is_some()
+            && self.table::<LevelRecord>(head.levels).is_some()
+            && self.table::<Text>(head.level_features).is_some()
+            && self.table::<VersionRecord>(head.versions).is_some()
             && self.table::<u8>(head.strings).is_some();
         if !whole {
             return Err("note table outside the note");
         }
         let texts = [self.producers(), self.features(), self.signatures()].into_iter().flatten().copied();
         let texts = texts.chain([head.kiln_version, head.triple]);
-        self.check_texts(texts.chain(self.sums().iter().map(|sum| sum.name)))
+        let texts = texts.chain(self.levels().iter().map(|level| level.name));
+        let texts = texts.chain(self.level_features().iter().copied());
+        self.check_texts(texts.chain(self.sums().iter().map(|sum| sum.name)))?;
+        self.check_levels()
+    }
+
+    /// Checks that levels have features of their table, and versions levels. The error says what is
+    /// wrong.
+    fn check_levels(&self) -> Result<(), &'static str> {
+        let features = self.level_features().len() as u64;
+        let fits = |level: &LevelRecord| {
+            u64::from(level.first_feature.get()) + u64::from(level.features.get()) <= features
+        };
+        let levels = self.levels();
+        // Each is asked for its features.
+        if levels.len() > MAX_LEVELS || !levels.iter().all(fits) {
+            return Err("levels of a processor that are malformed");
+        }
+        let order = |version: &VersionRecord| (version.level.get(), version.slot.get());
+        let known = |version: &VersionRecord| (1..levels.len()).contains(&(version.level.get() as usize));
+        let versions = self.versions();
+        let right = versions.iter().all(known) && versions.is_sorted_by(|a, b| order(a) < order(b));
+        if right { Ok(()) } else { Err("bodies of functions out of order, or for no level") }
     }
 
     /// Checks the keys of slots. The error says what is wrong.

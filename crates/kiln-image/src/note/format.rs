@@ -88,10 +88,24 @@ record! {
 pub(crate) type Word = [u8; 8];
 
 record! {
+    /// A level of the processor, the lowest first: its name, and the features that its code may use,
+    /// `features` of them from `first_feature` on in their table.
+    LevelRecord { name: Text, first_feature: U32, features: U32, }
+}
+
+record! {
+    /// The body of a function for a level: the address of the function's slot, an internal one, and
+    /// that of the code. The records are in order of levels and slots; there are none for bodies of
+    /// the lowest level, which are in the slots already.
+    VersionRecord { slot: U64, code: U64, level: U32, reserved: U32, }
+}
+
+record! {
     /// The fixed part of the note's body. `sum` is the checksum of everything after it up to the
     /// exports, which follow all other tables: their number grows with the code, and an image must
     /// be opened in the same time. After them is the room for signatures, which are made when all
-    /// else is there. Spans up to `exports` and `signers` are ranges of the body; the others are
+    /// else is there. Spans up to `exports`, and those from
+    /// `signers` on, are ranges of the body; the others are
     /// ranges of addresses, from the load address on. `exports_sum` is the checksum of the exports.
     /// `globals` says how code reaches globals. `table_sums` are those of the dynamic symbols, of
     /// `.gnu.hash` and of the relocations, by what they say: tools move them.
@@ -124,6 +138,9 @@ record! {
         text: Span,
         patches: Span,
         signers: Span,
+        levels: Span,
+        level_features: Span,
+        versions: Span,
     }
 }
 

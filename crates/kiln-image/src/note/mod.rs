@@ -26,7 +26,7 @@ pub(crate) use format::SignerRecord;
 #[cfg(feature = "write")]
 pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
 pub(crate) use format::{
-    PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span, Text,
-    is_prefix,
+    LevelRecord, PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord,
+    Span, Text, VersionRecord, is_prefix,
 };
 pub(crate) use view::Note;

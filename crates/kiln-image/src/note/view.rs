@@ -6,8 +6,8 @@ use super::checksum::{QUICK_LEN, quick_sum};
 #[cfg(feature = "sign")]
 use super::format::SignerRecord;
 use super::format::{
-    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, MAGIC, PREFIX_LEN, ReplaceableRecord, SlotRecord, Span,
-    SumRecord, SymbolicRecord, Text, prefix,
+    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, LevelRecord, MAGIC, PREFIX_LEN, ReplaceableRecord,
+    SlotRecord, Span, SumRecord, SymbolicRecord, Text, VersionRecord, prefix,
 };
 use crate::arch::Arch;
 use crate::error::LoadError;
@@ -125,6 +125,40 @@ impl<'a> Note<'a> {
     /// The checksums, in order of the file.
     pub(crate) fn sums(&self) -> &'a [SumRecord] {
         self.table(self.head.sums).unwrap_or_default()
+    }
+
+    /// The levels of the processor that there is code for, the lowest first; none if all code is
+    /// the same for all.
+    pub(crate) fn levels(&self) -> &'a [LevelRecord] {
+        self.table(self.head.levels).unwrap_or_default()
+    }
+
+    /// The features of all levels.
+    pub(super) fn level_features(&self) -> &'a [Text] {
+        self.table(self.head.level_features).unwrap_or_default()
+    }
+
+    /// The features that the code for a level may use.
+    pub(crate) fn features_of(&self, level: &LevelRecord) -> impl Iterator<Item = &'a str> + use<'a> {
+        let (start, len) = (level.first_feature.get() as usize, level.features.get() as usize);
+        let all = self.level_features().get(start..start.saturating_add(len)).unwrap_or_default();
+        let note = *self;
+        // One without a name is none that a processor has.
+        all.iter().map(move |&feature| note.text(feature).unwrap_or("unknown"))
+    }
+
+    /// The bodies of functions for levels, in order of levels and slots.
+    pub(crate) fn versions(&self) -> &'a [VersionRecord] {
+        self.table(self.head.versions).unwrap_or_default()
+    }
+
+    /// The bodies for one level.
+    #[cfg(feature = "load")]
+    pub(crate) fn versions_for(&self, level: u32) -> &'a [VersionRecord] {
+        let all = self.versions();
+        let from = all.partition_point(|version| version.level.get() < level);
+        let to = all.partition_point(|version| version.level.get() <= level);
+        &all[from..to]
     }
 
     /// The signatures.

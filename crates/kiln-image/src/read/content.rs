@@ -8,13 +8,13 @@
 //! these numbers in little-endian order, and then the hash of each segment:
 //!
 //! - the machine, the number of program headers, and whether they follow the file header;
-//! - each program header, but for its offset in the file; of segments and of the range that is sealed
-//!   also but for the length in the file. Segments end at a page, and empty ones do not count;
+//! - each program header, but for its offset in the file; of segments and of the range that is
+//!   sealed also but for the length in the file. Segments end at a page, and empty ones do not count;
 //! - the range of addresses that has the signatures.
 //!
-//! The hash of a segment is that of its bytes without the zeros at its end, since bytes that are not
-//! in the file are zero: whoever relies on the hash maps the rest of each page as zeros, or not at
-//! all. Three ranges are left out: the file header, of which only the machine
+//! The hash of a segment is that of its bytes without the zeros at its end, since bytes that are
+//! not in the file are zero: whoever relies on the hash maps the rest of each page as zeros, or not
+//! at all. Three ranges are left out: the file header, of which only the machine
 //! matters; the program headers behind it, since they are hashed already; and the signatures.
 //! Nobody can have more left out without another hash: all that says where these are is hashed.
 

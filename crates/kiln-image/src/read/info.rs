@@ -28,6 +28,11 @@ pub struct ImageInfo {
     pub producers: Vec<Box<str>>,
     /// The CPU features that the code may use, by Cranelift's setting names, sorted.
     pub features: Vec<Box<str>>,
+    /// The levels of the processor that functions have bodies for, the lowest first; none if all
+    /// code is the same for all.
+    pub levels: Vec<LevelInfo>,
+    /// The bodies of functions for other levels than the lowest, in order of levels and slots.
+    pub versions: Vec<VersionInfo>,
     /// Length of the file in bytes.
     pub file_len: u64,
     /// The address that the image is made for; 0 if a loader chooses it.
@@ -51,6 +56,28 @@ pub struct ImageInfo {
     /// The distance of the code from the load address, in bytes.
     text: u64,
     code_tables: Box<[u8]>,
+}
+
+/// A level of the processor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct LevelInfo {
+    /// Its name, such as `x86-64-v3`.
+    pub name: Box<str>,
+    /// The CPU features that its code may use, by Cranelift's setting names, sorted.
+    pub features: Vec<Box<str>>,
+}
+
+/// The body of a function for a level of the processor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct VersionInfo {
+    /// The number of the level in [`ImageInfo::levels`].
+    pub level: usize,
+    /// The distance of the function's slot from the load address, in bytes.
+    pub slot: u64,
+    /// The distance of the code from the load address, in bytes.
+    pub code: u64,
 }
 
 /// A section.
@@ -166,6 +193,21 @@ impl ImageInfo {
             kiln_version: text(head.kiln_version)?,
             producers: texts(note.producers())?,
             features: texts(note.features())?,
+            levels: note
+                .levels()
+                .iter()
+                .map(|level| {
+                    let features = note.features_of(level).map(Box::from).collect();
+                    Ok(LevelInfo { name: text(level.name)?, features })
+                })
+                .collect::<Result<_, LoadError>>()?,
+            versions: (note.versions().iter())
+                .map(|version| VersionInfo {
+                    level: version.level.get() as usize,
+                    slot: version.slot.get(),
+                    code: version.code.get(),
+                })
+                .collect(),
             file_len: bytes.len() as u64,
             base: view.places.base,
             sections: sections(bytes, view.places.base)?,

@@ -22,7 +22,7 @@ use super::verify::verify;
 use crate::arch::Arch;
 use crate::elf64::{RELA, RELR, SYMBOL};
 use crate::error::LoadError;
-use crate::note::{Note, PREFIX_LEN, ReplaceableRecord, Span};
+use crate::note::{Note, PREFIX_LEN, ReplaceableRecord, Span, VersionRecord};
 
 /// An image whose headers, segments and note have been checked.
 pub(crate) struct View<'a> {
@@ -173,7 +173,8 @@ impl<'a> View<'a> {
         self.check_replaceable()
     }
 
-    /// Checks the slots of replaceable functions, which the loader writes at any time.
+    /// Checks the slots of replaceable functions, which the loader writes at any time, and of those
+    /// with several bodies.
     fn check_replaceable(&self) -> Result<(), LoadError> {
         let head = self.note.head;
         let records = self.note.replaceable();
@@ -191,6 +192,14 @@ impl<'a> View<'a> {
         if !records.iter().all(fits) || !records.is_sorted_by(|a, b| a.symbol.get() < b.symbol.get()) {
             let what = "a misplaced slot of a replaceable function";
             return Err(LoadError::malformed(what, self.note_offset));
+        }
+        let text = head.text.start.get()..head.text.start.get().saturating_add(head.text.len.get());
+        let fits = |version: &VersionRecord| {
+            let (slot, code) = (version.slot.get(), version.code.get());
+            (external_end..end).contains(&slot) && slot.is_multiple_of(8) && text.contains(&code)
+        };
+        if !self.note.versions().iter().all(fits) {
+            return Err(LoadError::malformed("a misplaced body of a function", self.note_offset));
         }
         Ok(())
     }

@@ -12,6 +12,7 @@ use zerocopy::little_endian::{I64, U32, U64};
 
 use super::dynamic_symbols::DynamicSymbols;
 use super::layout::FileLayout;
+use super::levels::Versions;
 use super::relocations::Relocations;
 use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
@@ -29,6 +30,7 @@ pub(super) fn describe(
     symbols: &DynamicSymbols<'_, '_>,
     details: &[SlotDetails<'_>],
     relocations: &Relocations,
+    levels: &Versions<'_>,
 ) -> NoteBuilder {
     let mut note = NoteBuilder::default();
     let mut signatures = Signatures::default();
@@ -43,7 +45,9 @@ pub(super) fn describe(
         }
         last = producer;
     }
-    let features: BTreeSet<&str> = plan.artifacts().iter().flat_map(Artifact::features).collect();
+    // Code for higher levels is only called where they are.
+    let base = levels.base(plan.artifacts());
+    let features: BTreeSet<&str> = base.iter().flat_map(Artifact::features).collect();
     note.producers = producers.into_iter().map(|producer| note.text(producer)).collect();
     note.features = features.into_iter().map(|feature| note.text(feature)).collect();
     let users = plan.slot_users();
@@ -61,13 +65,14 @@ pub(super) fn describe(
     for (export, symbol) in symbols.exports.iter().zip(symbols.first_export()..) {
         let signature = signatures.index(&mut note, export.signature);
         note.exports.push(ExportRecord { signature, hash: U32::new(export.hash) });
-        if let Some(offset) = export.slot {
+        if let Some(offset) = export.slot.filter(|_| levels.may_replace(export.name)) {
             let (symbol, slot) = (U32::new(symbol), U64::new(offset));
             note.replaceable.push(ReplaceableRecord { symbol, slot, ..ReplaceableRecord::default() });
         }
     }
     note.head.relative_count = U64::new(relocations.relative as u64);
     note.symbolic = vec![SymbolicRecord::default(); relocations.symbolic];
+    levels.describe(&mut note);
     note
 }
 
@@ -132,6 +137,10 @@ pub(super) fn seal(
     }
     for record in &mut note.replaceable {
         record.slot = U64::new(layout.offset(Area::Slots) as u64 + record.slot.get());
+    }
+    for record in &mut note.versions {
+        record.slot = U64::new(layout.offset(Area::Slots) as u64 + record.slot.get());
+        record.code = U64::new(layout.offset(Area::Text) as u64 + record.code.get());
     }
     let area = |area: Area| Span::new(layout.offset(area) as u64, plan.layout()[area].size);
     let head = &mut note.head;

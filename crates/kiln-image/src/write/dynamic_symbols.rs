@@ -112,7 +112,8 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
         };
         let mut exports: Vec<Export<'a>> = plan
             .definitions()
-            .filter(|definition| is_exported(definition.linkage) && list.accepts(definition.name))
+            .filter(|definition| is_exported(definition.linkage) && !definition.name.starts_with('\0'))
+            .filter(|definition| list.accepts(definition.name))
             .map(|definition| {
                 let (area, offset, size) = exported_place(plan, &definition);
                 let kind = match definition.kind {

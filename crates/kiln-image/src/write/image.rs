@@ -15,6 +15,7 @@ use super::dynamic::DynamicSection;
 use super::dynamic_symbols::{DynamicSymbols, ExportList, is_exported};
 use super::headers::{write_file_headers, write_section_headers};
 use super::layout::{FileLayout, TableSizes};
+use super::levels::Versions;
 use super::options::{ImageOptions, MAX_TEXT_ALIGN};
 use super::patches::{TextPatches, write_patches};
 use super::property::property_note;
@@ -108,7 +109,8 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     let needs_libc = plan.slots().keys().iter().any(|key| matches!(key, SlotKey::Routine(_)));
     let dynamic = DynamicSection::new(&symbols, &relocations, options, needs_libc)?;
     let property = property_note(plan.arch(), plan.artifacts());
-    let mut note = describe(plan, triple, &symbols, &details, &relocations);
+    let versions = Versions::of(plan, options.levels.as_ref());
+    let mut note = describe(plan, triple, &symbols, &details, &relocations, &versions);
     note.signers = vec![SignerRecord::default(); options.signers.into()];
 
     let mut buffer = Vec::new();

@@ -18,6 +18,7 @@ mod dynamic_symbols;
 mod headers;
 mod image;
 mod layout;
+mod levels;
 mod options;
 mod patches;
 mod property;

@@ -1,5 +1,7 @@
 //! The options for writing an image.
 
+use crate::link::LevelTable;
+
 /// The largest alignment of code, in bytes: the size of the largest page that code is mapped with.
 pub const MAX_TEXT_ALIGN: u64 = 1 << 30;
 
@@ -54,6 +56,9 @@ pub struct ImageOptions {
     /// The address that the image is made for. With one, relocations are packed, too, as
     /// `pack_relocations` says.
     pub base: ImageBase,
+    /// The levels of the processor that the artifacts are for, if
+    /// [`link::join_levels`](crate::link::join_levels) made them.
+    pub levels: Option<LevelTable>,
     /// The target triple of an image without modules; the host's if `None`. Modules name their own.
     pub triple: Option<Box<str>>,
     /// Leaves out the full symbol table, so that debuggers and profilers know only exported

@@ -102,6 +102,9 @@ impl FullSymbols {
             let Some(offset) = definition.indirection.and_then(|indirection| indirection.stub) else {
                 continue;
             };
+            if definition.name.starts_with('\0') {
+                continue;
+            }
             let global = list.accepts(definition.name);
             let info = symbol_info(if global { elf::STB_GLOBAL } else { elf::STB_LOCAL }, elf::STT_FUNC);
             let (area, size) = (Area::Text, stub_size(plan.arch()));

@@ -8,6 +8,7 @@ mod elf;
 mod files;
 mod hostile;
 mod lean;
+mod levels;
 mod link;
 mod load;
 #[path = "../common/note_sum.rs"]

@@ -14,7 +14,7 @@ use kiln_artifact::{Artifact, Table};
 use super::nodes::{NodeId, Nodes, part, returns};
 
 /// A hash of everything that equal functions share, but for their targets.
-type ContentHash = [u8; 32];
+pub(super) type ContentHash = [u8; 32];
 
 /// A function that may be equal to others.
 struct Candidate {
@@ -75,7 +75,7 @@ fn candidates(nodes: &Nodes<'_>, kept: &dyn Fn(NodeId) -> bool) -> Vec<Candidate
 }
 
 /// Hashes a function without its targets.
-fn content(artifact: &Artifact, function: usize) -> ContentHash {
+pub(super) fn content(artifact: &Artifact, function: usize) -> ContentHash {
     let record = &artifact.functions()[function];
     let (start, len) = (record.start.get(), record.len.get());
     let mut hasher = blake3::Hasher::new();

@@ -14,6 +14,10 @@
 //! - `order` cuts modules into parts, so that functions of several modules can stand side by side.
 //! - `rebuild` makes an artifact of each part.
 //!
+//! The same parts make a program of several programs: those that one compiler made of the same
+//! modules for several levels of a processor. `versions` finds the functions that differ, and
+//! `levels` joins them.
+//!
 //! # Names between parts
 //!
 //! Parts of a module share private symbols, which have no name that another artifact could use. A
@@ -28,12 +32,15 @@
 //! of very large modules) is kept whole, and is a root.
 
 mod fold;
+mod levels;
 mod nodes;
 mod options;
 mod order;
 mod reach;
 mod rebuild;
 mod result;
+mod versions;
 
+pub use self::levels::{Level, LevelTable, Levels, join_levels};
 pub use self::options::{LeanOptions, Roots};
 pub use self::result::{Kept, Lean, lean};

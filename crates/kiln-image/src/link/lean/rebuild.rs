@@ -4,6 +4,7 @@
 //! distances change. Everything else of a function moves as it is: streams are relative to the
 //! function's start, and the few tables that are not are shifted.
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use foldhash::fast::RandomState as FastHash;
@@ -17,6 +18,7 @@ use zerocopy::little_endian::U32;
 
 use super::nodes::{NodeId, Nodes, Reference, is_context, part, returns};
 use super::order::{Part, Parts};
+use super::versions::Versions;
 
 /// The results of the phases before.
 pub(super) struct Rebuild<'r, 'a> {
@@ -28,42 +30,118 @@ pub(super) struct Rebuild<'r, 'a> {
     folded: HashMap<NodeId, Vec<NodeId>, FastHash>,
     /// The places in nodes that other parts refer to by names of their own.
     aliases: BTreeSet<Alias>,
+    level: Option<OfLevel<'r>>,
 }
 
-/// A place in a private node, which another part refers to: the node, and the offset in it.
-type Alias = (NodeId, u64);
+/// Something that another part refers to, though it has no name of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Alias {
+    pub(super) node: NodeId,
+    pub(super) kind: AliasKind,
+}
 
-/// The name by which a part refers to a place in another part.
-fn alias_name((node, inside): Alias) -> String {
-    format!("\0{node}+{inside}")
+/// What is meant of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) enum AliasKind {
+    /// A place in a private node: the offset in it.
+    Place(u64),
+    /// The slot of a private function of which there are several bodies.
+    Entry,
+    /// The body that was made for a level.
+    Body(u8),
+}
+
+impl Alias {
+    /// Returns the name by which parts refer to it. No name of a module has a zero.
+    pub(super) fn name(self) -> String {
+        let node = self.node;
+        match self.kind {
+            AliasKind::Place(inside) => format!("\0{node}+{inside}"),
+            AliasKind::Entry => format!("\0{node}"),
+            AliasKind::Body(level) => format!("\0{node}@{level}"),
+        }
+    }
+}
+
+/// The program that a [`Rebuild`] is of, if there are several.
+#[derive(Clone, Copy)]
+pub(super) struct OfLevel<'r> {
+    pub(super) versions: &'r Versions,
+    pub(super) level: u8,
+    /// Added to the names of functions.
+    pub(super) name: &'r str,
 }
 
 impl<'r, 'a> Rebuild<'r, 'a> {
     pub(super) fn new(nodes: &'r Nodes<'a>, parts: &'r Parts, places: &'r [NodeId]) -> Self {
+        let mut this = Self::of_level(nodes, parts, places, None);
+        this.aliases = this.wanted();
+        this
+    }
+
+    /// Makes the rebuild of one of several programs. Its aliases are those that all of them
+    /// [want](Self::wanted).
+    pub(super) fn of_level(
+        nodes: &'r Nodes<'a>,
+        parts: &'r Parts,
+        places: &'r [NodeId],
+        level: Option<OfLevel<'r>>,
+    ) -> Self {
         let mut folded: HashMap<NodeId, Vec<NodeId>, FastHash> = HashMap::default();
         for (node, &place) in (0..).zip(places) {
             if node != place {
                 folded.entry(place).or_default().push(node);
             }
         }
-        let mut this = Self { nodes, parts, places, folded, aliases: BTreeSet::new() };
+        Self { nodes, parts, places, folded, aliases: BTreeSet::new(), level }
+    }
+
+    /// Sets the places in nodes that other parts refer to.
+    pub(super) fn with_aliases(self, aliases: BTreeSet<Alias>) -> Self {
+        Self { aliases, ..self }
+    }
+
+    /// Returns what the parts need of each other, and of the parts of other programs.
+    pub(super) fn wanted(&self) -> BTreeSet<Alias> {
         let mut aliases = BTreeSet::new();
-        for part in &parts.list {
+        for part in &self.parts.list {
             for &node in part.functions.iter().chain(&part.objects) {
-                nodes.references(node, |reference| aliases.extend(this.alias_of(part, &reference)));
+                let add = |reference| aliases.extend(self.alias_of(part, node, &reference));
+                self.nodes.references(node, add);
             }
         }
-        this.aliases = aliases;
-        this
+        aliases
+    }
+
+    /// Whether a reference from `from` is one to the slot of a function that has several bodies. A
+    /// body calls the others of its level directly.
+    fn is_entry(&self, from: NodeId, reference: &Reference) -> bool {
+        let Some((target, of)) = reference.node.zip(self.level) else { return false };
+        of.versions.differs(target)
+            && !(of.versions.differs(from) && reference.is_call && !of.versions.is_replaceable(target))
+    }
+
+    /// Returns what a reference to a function with several bodies means, if its name does not say
+    /// it.
+    fn version_of(&self, of: OfLevel<'_>, target: NodeId, is_entry: bool) -> Option<Alias> {
+        let is_public = of.versions.is_public(target);
+        if is_entry {
+            return (!is_public).then_some(Alias { node: target, kind: AliasKind::Entry });
+        }
+        let body = of.versions.body(target, of.level);
+        Some(Alias { node: target, kind: AliasKind::Body(body) })
     }
 
     /// Returns the place that a reference from a part means, if it is in another part and the name
     /// of the reference's symbol does not lead to it.
-    fn alias_of(&self, part: &Part, reference: &Reference) -> Option<Alias> {
+    fn alias_of(&self, part: &Part, from: NodeId, reference: &Reference) -> Option<Alias> {
         let node = reference.node?;
+        if let Some(of) = self.level.filter(|of| of.versions.differs(node)) {
+            return self.version_of(of, node, self.is_entry(from, reference));
+        }
         let target = self.places[node as usize];
-        let own = self.parts.of_node[target as usize];
-        let here = std::ptr::eq(part, &raw const self.parts.list[own as usize]);
+        let own = self.parts.list.get(self.parts.of_node[target as usize] as usize);
+        let here = own.is_some_and(|own| std::ptr::eq(part, own));
         let module = &self.nodes.modules[part.module];
         let record = &module.artifact.symbols()[reference.symbol as usize];
         let by_name = match record.linkage() {
@@ -77,12 +155,30 @@ impl<'r, 'a> Rebuild<'r, 'a> {
         }
         // A function that takes the place of another one is meant at its start.
         let inside = if node == target { record.offset.get() - module.start(node) } else { 0 };
-        Some((target, inside))
+        Some(Alias { node: target, kind: AliasKind::Place(inside) })
     }
 
     /// Returns the places in a node that other parts refer to.
     fn aliases_of(&self, node: NodeId) -> impl Iterator<Item = Alias> {
-        self.aliases.range((node, 0)..=(node, u64::MAX)).copied()
+        let all = |kind| Alias { node, kind };
+        let level = self.level.map_or(0, |of| of.level);
+        let all = self.aliases.range(all(AliasKind::Place(0))..=all(AliasKind::Body(u8::MAX))).copied();
+        all.filter(move |alias| match alias.kind {
+            AliasKind::Body(body) => body == level,
+            AliasKind::Place(_) | AliasKind::Entry => level == 0,
+        })
+    }
+
+    /// Whether a part has functions with several bodies, or refers to some.
+    fn is_touched(&self, part: &Part) -> bool {
+        let Some(of) = self.level else { return false };
+        part.functions.iter().chain(&part.objects).any(|&node| {
+            let mut found = of.versions.differs(node);
+            self.nodes.references(node, |reference| {
+                found |= reference.node.is_some_and(|target| of.versions.differs(target));
+            });
+            found
+        })
     }
 
     /// Whether a part is its module as it was.
@@ -91,7 +187,10 @@ impl<'r, 'a> Rebuild<'r, 'a> {
         let own = part.functions.len() + part.objects.len();
         let is_plain =
             |node: NodeId| self.aliases_of(node).next().is_none() && !self.folded.contains_key(&node);
-        own == module.len() && (module.first..).take(module.len()).all(is_plain) || module.is_whole
+        let is_plain = own == module.len()
+            && (module.first..).take(module.len()).all(is_plain)
+            && !self.is_touched(part);
+        is_plain || module.is_whole
     }
 
     /// Makes the artifact of a part.
@@ -247,10 +346,10 @@ impl<'a> PartWriter<'_, '_, 'a> {
         let old = module.start(node);
         let mut first = None;
         for (symbol, record) in module.symbols_of(node) {
-            let name = self.artifact.name(record);
-            let number = self.push_symbol(self.artifact, record, name, start + (record.offset.get() - old));
+            let (record, name) = self.versioned(node, record);
+            let number = self.push_symbol(self.artifact, &record, &name, start + (record.offset.get() - old));
             self.symbols.insert(symbol, number);
-            first.get_or_insert(*record);
+            first.get_or_insert(record);
         }
         for &folded in self.rebuild.folded.get(&node).into_iter().flatten() {
             let other = &nodes.modules[nodes.module_of(folded)];
@@ -262,22 +361,47 @@ impl<'a> PartWriter<'_, '_, 'a> {
         }
         let Some(record) = first else { return };
         for alias in self.rebuild.aliases_of(node) {
-            let linkage = Linkage::Hidden as u8;
-            let record = SymbolRecord { linkage, size: 0.into(), libcall: 0, ..record };
-            self.push_symbol(self.artifact, &record, &alias_name(alias), start + alias.1);
+            let (linkage, inside) = match alias.kind {
+                AliasKind::Place(inside) => (Linkage::Hidden, inside),
+                AliasKind::Entry => (Linkage::Replaceable, 0),
+                AliasKind::Body(_) => (Linkage::Hidden, 0),
+            };
+            let record = SymbolRecord { linkage: linkage as u8, size: 0.into(), libcall: 0, ..record };
+            let number = self.push_symbol(self.artifact, &record, &alias.name(), start + inside);
+            self.aliases.insert(alias, number);
+        }
+    }
+
+    /// Returns the symbol of a node in this part, and its name. Of a function with several bodies,
+    /// an exported name is that of the slot, and each body but the first has a name with its level.
+    fn versioned(&self, node: NodeId, record: &SymbolRecord) -> (SymbolRecord, Cow<'a, str>) {
+        let name = self.artifact.name(record);
+        let Some(of) = self.rebuild.level.filter(|of| of.versions.differs(node)) else {
+            return (*record, name.into());
+        };
+        let linkage = match of.level {
+            0 if of.versions.is_public(node) => Linkage::Replaceable,
+            0 => return (*record, name.into()),
+            _ => Linkage::Local,
+        };
+        let record = SymbolRecord { linkage: linkage as u8, ..*record };
+        match of.level {
+            0 => (record, name.into()),
+            _ if name.is_empty() => (record, name.into()),
+            _ => (record, format!("{name}.{}", of.name).into()),
         }
     }
 
     /// Returns the new number of the symbol of a reference.
-    fn symbol(&mut self, reference: Reference) -> u32 {
+    fn symbol(&mut self, from: NodeId, reference: Reference) -> u32 {
         let rebuild = self.rebuild;
         let (nodes, artifact) = (rebuild.nodes, self.artifact);
         let record = &artifact.symbols()[reference.symbol as usize];
-        if let Some(alias) = rebuild.alias_of(self.part, &reference) {
+        if let Some(alias) = rebuild.alias_of(self.part, from, &reference) {
             if let Some(&known) = self.aliases.get(&alias) {
                 return known;
             }
-            let number = self.push_import(record, &alias_name(alias));
+            let number = self.push_import(record, &alias.name());
             self.aliases.insert(alias, number);
             return number;
         }
@@ -361,7 +485,7 @@ impl<'a> PartWriter<'_, '_, 'a> {
         }
         self.locations.insert(record.base_location.get());
         self.locations.extend(artifact.source_ranges_of(function).map(|range| range.location));
-        self.add_code_relocs(record, start);
+        self.add_code_relocs(node, record, start);
 
         // Those that are left: a call that was optimized away refers to nothing.
         let (from, count) = (record.references_start.get() as usize, record.references_len.get() as usize);
@@ -374,32 +498,40 @@ impl<'a> PartWriter<'_, '_, 'a> {
     }
 
     /// Adds the relocations of a function, also for the calls that were resolved.
-    fn add_code_relocs(&mut self, record: &FunctionRecord, start: u64) {
+    fn add_code_relocs(&mut self, node: NodeId, record: &FunctionRecord, start: u64) {
         let (artifact, nodes, number) = (self.artifact, self.rebuild.nodes, self.part.module);
         let old = u64::from(record.start.get());
         let mut relocs = Vec::new();
         for reloc in part(artifact.text_relocs(), record, |reloc| reloc.offset.get()) {
             let reference = nodes.reference_of(number, reloc);
-            let symbol = self.symbol(reference).into();
+            let flags = self.flags(node, &reference, reloc.flags);
+            let symbol = self.symbol(node, reference).into();
             let offset = (reloc.offset.get() - old + start).into();
-            relocs.push(Reloc { offset, symbol, ..*reloc });
+            relocs.push(Reloc { offset, symbol, flags, ..*reloc });
         }
         for call in part(artifact.resolved_calls(), record, |call| call.offset.get().into()) {
             let at = u64::from(call.offset.get()) - old + start;
             let width = call.kind().width();
             self.contents.text[at as usize..at as usize + width].copy_from_slice(&call.original[..width]);
-            let symbol = self.symbol(nodes.call_of(number, call)).into();
+            let reference = nodes.call_of(number, call);
+            let flags = self.flags(node, &reference, Reloc::OWN);
+            let symbol = self.symbol(node, reference).into();
             relocs.push(Reloc {
                 offset: at.into(),
                 addend: call.addend,
                 symbol,
                 kind: call.kind,
-                flags: Reloc::OWN,
+                flags,
                 reserved: [0; 2],
             });
         }
         relocs.sort_by_key(|reloc| reloc.offset.get());
         self.contents.text_relocs.extend(relocs);
+    }
+
+    /// Returns the flags of a reference: one to a slot does not mean the body in this part.
+    fn flags(&self, from: NodeId, reference: &Reference, flags: u8) -> u8 {
+        if self.rebuild.is_entry(from, reference) { flags & !Reloc::OWN } else { flags }
     }
 
     /// Adds the relocations of a data object.
@@ -408,7 +540,7 @@ impl<'a> PartWriter<'_, '_, 'a> {
         let module = &nodes.modules[self.part.module];
         let object = module.object(node);
         for (section, reloc) in module.relocs_of(object) {
-            let symbol = self.symbol(nodes.reference_of(self.part.module, reloc)).into();
+            let symbol = self.symbol(node, nodes.reference_of(self.part.module, reloc)).into();
             let offset = (reloc.offset.get() - object.start + start).into();
             let reloc = Reloc { offset, symbol, ..**reloc };
             match section {
