@@ -16,6 +16,7 @@
 //! - H: code tables: their size, building them with compiling, and looking places up;
 //! - I: code that reaches globals through slots, and code that contains their addresses;
 //! - L: access to thread-local data with that of a library of gcc (once, too);
+//! - M: images with code for several levels of the processor, with images for one;
 //! - O: relocatable objects with those of cranelift-object, and linking them;
 //! - P: the pages of code that a start needs, with functions in the order of a profile;
 //! - S: loading a saved heap of 2,000,000 objects with deserialising it (once, too);
@@ -36,6 +37,7 @@ mod globals;
 mod image;
 mod incremental;
 mod jit;
+mod levels;
 mod linker;
 mod locate;
 mod measure;
@@ -153,7 +155,7 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
         }
         report.add(sessions::compare(&setup, scale, &workload)?);
     }
-    for workload in workloads.iter().filter(|_| "ABCDEFHOP".chars().any(&wanted)) {
+    for workload in workloads.iter().filter(|_| "ABCDEFHMOP".chars().any(&wanted)) {
         println!("\n{}: {}", workload.name, workload.describe());
         let artifacts = Compiler::new(workload.target.clone())
             .pool(setup.pool.clone())
@@ -175,6 +177,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
         }
         if wanted('P') {
             report.add(order::compare(workload, &setup, &artifacts, folder.path())?);
+        }
+        if wanted('M') {
+            report.add(levels::compare(workload, &setup)?);
         }
         if wanted('C') {
             report.add(open::compare(workload, &setup, &path)?);
@@ -201,6 +206,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('L') {
         report.add(thread_local::compare(&setup, folder.path())?);
+    }
+    if wanted('M') {
+        report.add(levels::vectors(&setup)?);
     }
     if wanted('S') {
         report.add(snapshots::compare(&setup, folder.path())?);

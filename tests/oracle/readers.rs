@@ -13,7 +13,7 @@ use kiln::cache::{Entry, KeyParts};
 use kiln::globals::{GlobalAccess, GlobalTable};
 use kiln::heap::{Input, Object, Registry, Root, Temperature, snapshot};
 use kiln::image::keys::Signer;
-use kiln::image::link::plan;
+use kiln::image::link::{Level, join_levels, plan};
 use kiln::image::{DebugInfo, ImageBase, ImageInfo, ImageOptions, sign_image_detached, write_image};
 use kiln::ir::{Source, Target, parse, print};
 use kiln_oracle::fuzz;
@@ -78,6 +78,10 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         seeds.artifact.push(artifact.as_bytes().to_vec());
         seeds.image.extend(write_image(&[artifact], &globals, &ImageOptions::default()));
     }
+    // With code for several levels of the processor.
+    for seed in [3, 7] {
+        seeds.image.push(levels(seed));
+    }
     // Everything else that an image may have: thread-local data, packed relocations, names of a
     // library, debug information, fewer exports.
     for (path, text) in
@@ -120,6 +124,25 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
     QUIET.call_once(fuzz::quiet_cranelift);
     seeds
 });
+
+/// Returns an image of a random program for three levels of the processor.
+fn levels(seed: u64) -> Vec<u8> {
+    let names = ["x86-64", "x86-64-v2", "x86-64-v3"];
+    let compiled = names.map(|level| {
+        let target = || Target::host().cpu_level(level).expect("a level");
+        let modules = modules::of(seed);
+        modules.iter().map(|module| compile_for(module, target()).expect("it is valid")).collect::<Vec<_>>()
+    });
+    let levels: Vec<_> =
+        names.iter().zip(&compiled).map(|(name, artifacts)| Level { name, artifacts }).collect();
+    let joined = join_levels(&levels).expect("the modules fit together");
+    let mut globals = GlobalTable::new();
+    joined.artifacts.iter().flat_map(|artifact| artifact.globals()).for_each(|key| {
+        globals.intern(key);
+    });
+    let options = ImageOptions { levels: Some(joined.table), ..ImageOptions::default() };
+    write_image(&joined.artifacts, &globals, &options).expect("it links")
+}
 
 /// Returns files of signatures and of keys.
 fn signatures() -> Vec<Vec<u8>> {

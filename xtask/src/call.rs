@@ -56,6 +56,10 @@ pub(crate) struct CallArgs {
     /// Write the names of functions for a profiler
     #[arg(long, value_enum, value_name = "FILE")]
     profiler: Option<Profiler>,
+    /// Call the code for this level of the processor, of an image that was built for several
+    /// [default: the highest that this machine has]
+    #[arg(long, value_name = "LEVEL")]
+    cpu: Option<String>,
     #[command(flatten)]
     trust: TrustArgs,
     /// How to print the results
@@ -80,7 +84,9 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     }
     let resolve = bindings.or(&libcalls::process);
     let input = input::image(&args.image)?;
-    let loaded = open(&input, args)?.bind(&resolve).map_err(Failure::of)?;
+    let image = open(&input, args)?;
+    let level = image.cpu_level().map(str::to_owned);
+    let loaded = image.bind(&resolve).map_err(Failure::of)?;
     loaded.catch_traps().map_err(Failure::of)?;
     let function = &*args.function;
     let Some(callee) = loaded.function(function) else {
@@ -124,6 +130,9 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
         Format::Json => {
             let mut document =
                 serde_json::json!({ "function": function, "signature": text, "results": results });
+            if let Some(level) = level {
+                document["cpu_level"] = level.into();
+            }
             if let Some(times) = times {
                 document["time"] = times.json();
             }
@@ -139,7 +148,11 @@ fn open(input: &InputFile, args: &CallArgs) -> Result<Image, Failure> {
         None => image,
         Some(profiler) => image.profiler(Some(profiler.into())),
     });
-    let checked = opened.and_then(|image| image.verify().map(|()| image));
+    let chosen = opened.and_then(|image| match &args.cpu {
+        Some(level) => image.with_cpu_level(level),
+        None => Ok(image),
+    });
+    let checked = chosen.and_then(|image| image.verify().map(|()| image));
     checked.map_err(|error| no_image(input, error))
 }
 

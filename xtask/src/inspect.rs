@@ -11,7 +11,7 @@ mod sizes;
 use std::path::PathBuf;
 
 use kiln::globals::SlotKey;
-use kiln::image::{ImageInfo, LoadError, SymbolType, read_image, verify_bytes};
+use kiln::image::{ImageInfo, LoadError, SymbolType, VersionInfo, read_image, verify_bytes};
 use serde_json::json;
 
 use self::shown::{IN_JSON, IN_TEXT, shown};
@@ -111,6 +111,9 @@ fn text(info: &ImageInfo, signed: &Signed) {
         info.relative_pointers,
         info.symbolic_pointers
     );
+    if let Some(levels) = levels(info) {
+        println!("levels     {levels}");
+    }
     println!("globals    {}, {} addresses in code to write at load", info.globals.name(), info.text_patches);
     println!("\nsections ({}):", info.sections.len());
     for section in &info.sections {
@@ -134,11 +137,39 @@ fn text(info: &ImageInfo, signed: &Signed) {
             export.replaceable.map_or(String::new(), |slot| format!("  replaceable, slot {slot:#x}"))
         );
     }
+    if !info.versions.is_empty() {
+        println!("\nbodies for other levels ({}):", info.versions.len());
+    }
+    for version in &info.versions {
+        let (level, function) = body(info, version);
+        println!(
+            "  {:#10x} {:>9}  {:8}  {}  slot {:#x}",
+            version.code,
+            "",
+            name(level),
+            name(&function),
+            version.slot
+        );
+    }
     println!("\nslots ({}):", info.slots.len());
     for (number, slot) in info.slots.iter().enumerate() {
         let signature = shown(slot.signature.as_deref(), IN_TEXT).unwrap_or_default();
         println!("  {number:>10}  {:7}  {}{}", slot_kind(&slot.key), name(slot.key.text()), name(&signature));
     }
+}
+
+/// Returns the levels of the processor, and how many functions differ; `None` if there is one level.
+fn levels(info: &ImageInfo) -> Option<String> {
+    let names: Vec<_> = info.levels.iter().map(|level| name(&level.name)).collect();
+    let slots: std::collections::BTreeSet<u64> = info.versions.iter().map(|version| version.slot).collect();
+    (!names.is_empty()).then(|| format!("{}, {} functions differ", names.join(" "), slots.len()))
+}
+
+/// Returns the name of the level that a body is for, and the name of the body.
+fn body<'i>(info: &'i ImageInfo, version: &VersionInfo) -> (&'i str, String) {
+    let level = info.levels.get(version.level).map_or("", |level| &level.name);
+    let function = info.locate(version.code).map(|place| place.name().to_owned());
+    (level, function.unwrap_or_default())
 }
 
 fn document(info: &ImageInfo, signed: &Signed) -> serde_json::Value {
@@ -147,6 +178,13 @@ fn document(info: &ImageInfo, signed: &Signed) -> serde_json::Value {
         "signatures": signed.document(),
         "target": info.triple,
         "features": info.features,
+        "levels": info.levels.iter().map(|level| json!({
+            "name": level.name, "features": level.features,
+        })).collect::<Vec<_>>(),
+        "versions": info.versions.iter().map(|version| {
+            let (level, function) = body(info, version);
+            json!({ "level": level, "function": function, "slot": version.slot, "code": version.code })
+        }).collect::<Vec<_>>(),
         "kiln_version": info.kiln_version,
         "producers": info.producers,
         "format_version": info.format_version,

@@ -22,7 +22,7 @@ use kiln_cache::Entry;
 use kiln_globals::{GlobalTable, SlotKey};
 use kiln_image::code::{CodeTables, Function, Location, name_of_stub};
 use kiln_image::keys::Signer;
-use kiln_image::link::{LeanOptions, Roots, lean};
+use kiln_image::link::{LeanOptions, Level, Roots, join_levels, lean};
 use kiln_image::{
     Debugger, GlobalSymbols, Image, ImageInfo, ImageOptions, ImageSignature, LoadError, ObjectOptions, Trust,
     content_hash, image_signatures, sign_image, verify_bytes, verify_signed_bytes, write_image, write_object,
@@ -205,8 +205,13 @@ pub fn artifact(bytes: &[u8]) {
     }
 }
 
-/// Makes the artifact leaner in every way, and writes objects of it.
+/// Makes the artifact leaner in every way, writes objects of it, and joins it with itself.
 fn take_apart(artifact: &Artifact) {
+    let artifacts = std::slice::from_ref(artifact);
+    let levels = ["low", "high"].map(|name| Level { name, artifacts });
+    if let Ok(joined) = join_levels(&levels) {
+        assert_eq!(joined.table.functions(), 0, "nothing differs from itself");
+    }
     let symbols = artifact.symbols().iter().rev();
     let order: Vec<Box<str>> = symbols.step_by(2).map(|symbol| artifact.name(symbol).into()).collect();
     let whole = LeanOptions { fold: true, order: order.clone(), ..LeanOptions::default() };
@@ -287,6 +292,12 @@ pub fn image(bytes: &[u8]) {
     let exports = info.map(|info| info.exports).unwrap_or_default();
     for export in &exports {
         let _ = image.signature(&export.name);
+    }
+    // The code for every level that this machine has.
+    let levels: Vec<String> = image.cpu_levels().map(str::to_owned).collect();
+    for level in levels {
+        let chosen = Image::from_bytes(&bytes).and_then(|image| image.with_cpu_level(&level));
+        let _ = chosen.and_then(|image| image.bind(&|_: &SlotKey| Some(0x1000)));
     }
     // Debuggers are told, although nobody is there, so that all sections are read.
     if let Ok(loaded) = image.debugger(Debugger::Any).bind(&|_: &SlotKey| Some(0x1000)) {

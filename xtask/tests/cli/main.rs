@@ -10,6 +10,7 @@ mod cache;
 mod call;
 mod check;
 mod convert;
+mod cpus;
 mod diff;
 mod escape;
 #[cfg(feature = "remote")]
