@@ -245,6 +245,37 @@ int main(int count, char **args) {
     assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
 }
 
+/// A body must be code of the image, in a slot that only the linker fills.
+#[test]
+fn misplaced_bodies_are_refused() {
+    let bytes = image("has_sse41");
+    let info = ImageInfo::parse(&bytes).unwrap();
+    let note = info.sections.iter().find(|section| &*section.name == ".note.kiln").unwrap();
+    let body = note.offset as usize + 20;
+    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
+    // The span of the records is the last one of the head, whose length follows the version.
+    let head = u32::from_le_bytes(bytes[body + 20..body + 24].try_into().unwrap()) as usize;
+    let (first, exports) = (body + number(body + head - 16), number(body + 136 + 8 * 16));
+    assert_eq!(number(first) as u64, info.versions[0].slot);
+    let text = info.text();
+    for (at, value, expected) in [
+        (0, info.versions[0].slot - 8 * 16, "a misplaced body of a function"),
+        (0, info.versions[0].slot + 1, "a misplaced body of a function"),
+        (8, text - 1, "a misplaced body of a function"),
+        (8, text + (1 << 20), "a misplaced body of a function"),
+        (16, 3, "bodies of functions out of order, or for no level"),
+        (16, 0, "bodies of functions out of order, or for no level"),
+        (16, 2, "bodies of functions out of order, or for no level"),
+    ] {
+        let mut altered = bytes.clone();
+        altered[first + at..first + at + 8].copy_from_slice(&u64::to_le_bytes(value));
+        let sum = crate::note_sum::note_sum(&altered[body + 8..body + exports]);
+        altered[body..body + 8].copy_from_slice(&sum.to_le_bytes());
+        let error = Image::from_bytes(&altered).unwrap_err().to_string();
+        assert!(error.contains(expected), "{at}, {value:#x}: {error}");
+    }
+}
+
 /// Records of levels and bodies that are altered are refused or harmless.
 #[test]
 fn hostile_tables_of_levels() {
