@@ -35,8 +35,8 @@ pub(crate) struct BenchArgs {
     #[arg(long, default_value_t = 100_000, value_name = "N")]
     adds: u32,
     /// Only these comparisons: A compile, B write an image, C open it, D read text, E forms, F
-    /// build again, G sessions, H code tables, L thread-local data, M levels of the processor, O objects, P order of
-    /// functions, T traps, V signed images [default: all]
+    /// build again, G sessions, H code tables, L thread-local data, M levels of the processor, O
+    /// objects, P order of functions, T traps, V signed images [default: all]
     #[arg(long, value_name = "LETTERS")]
     only: Option<String>,
     /// Write the results to this file

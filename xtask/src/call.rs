@@ -16,8 +16,8 @@ use kiln::jit::libcalls;
 
 use self::time::measure;
 use crate::input::{self, InputFile, Profiler};
-use crate::inspect::no_image;
 use crate::nearest::did_you_mean;
+use crate::no_image::no_image;
 use crate::output::{Failure, Format, Outcome, count, name, print_json_line};
 use crate::run::{call, thunk};
 use crate::sign::TrustArgs;

@@ -21,7 +21,7 @@ use serde_json::json;
 
 use self::report::Report;
 use crate::input::{self, InputFile, kind_of_no_image, start_of};
-use crate::inspect::no_image;
+use crate::no_image::no_image;
 use crate::output::{Failure, Format, Outcome, chain, count, name, print_json};
 
 /// Say in what two images, two artifacts or two cache entries differ: in which setting, function,

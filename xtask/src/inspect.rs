@@ -11,13 +11,14 @@ mod sizes;
 use std::path::PathBuf;
 
 use kiln::globals::SlotKey;
-use kiln::image::{ImageInfo, LoadError, SymbolType, VersionInfo, read_image, verify_bytes};
+use kiln::image::{ImageInfo, SymbolType, VersionInfo, read_image, verify_bytes};
 use serde_json::json;
 
 use self::shown::{IN_JSON, IN_TEXT, shown};
 use self::signed::Signed;
-use crate::input::{self, InputFile};
-use crate::output::{Failure, Format, Outcome, bytes, name, print_json};
+use crate::input;
+use crate::no_image::no_image;
+use crate::output::{Format, Outcome, bytes, name, print_json};
 use crate::sign::TrustArgs;
 
 /// Check everything that an image loads, and show its sections, exports and slots.
@@ -64,20 +65,6 @@ pub(crate) fn main(args: &InspectArgs) -> Outcome {
         (Format::Json, ..) => print_json(&document(&info, &signed)),
     }
     Ok(())
-}
-
-/// Returns the failure for a file that is not an image. It says what the file is, if that is known.
-pub(crate) fn no_image(input: &InputFile, error: LoadError) -> Failure {
-    // The path of a copy would tell the user nothing.
-    let error = match error {
-        LoadError::At { source, .. } => *source,
-        error => error,
-    };
-    let failure = Failure::while_doing(format!("image {}", input.name.display()), error);
-    match input::start_of(&input.path).ok().and_then(|start| input::kind_of_no_image(&start)) {
-        Some(kind) if !kind.may_be_image() => failure.and(&kind.sentence()),
-        _ => failure,
-    }
 }
 
 fn kind(kind: SymbolType) -> &'static str {
@@ -158,7 +145,8 @@ fn text(info: &ImageInfo, signed: &Signed) {
     }
 }
 
-/// Returns the levels of the processor, and how many functions differ; `None` if there is one level.
+/// Returns the levels of the processor, and how many functions differ; `None` if there is one
+/// level.
 fn levels(info: &ImageInfo) -> Option<String> {
     let names: Vec<_> = info.levels.iter().map(|level| name(&level.name)).collect();
     let slots: std::collections::BTreeSet<u64> = info.versions.iter().map(|version| version.slot).collect();

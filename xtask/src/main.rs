@@ -24,6 +24,7 @@ mod input;
 mod inspect;
 mod lint;
 mod nearest;
+mod no_image;
 mod packages;
 mod run;
 mod servers;

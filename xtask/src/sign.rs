@@ -11,7 +11,7 @@ use kiln::image::{
 };
 
 use crate::input;
-use crate::inspect::no_image;
+use crate::no_image::no_image;
 use crate::output::{Failure, Outcome};
 
 /// Make a key that signs images and entries of caches: write the secret key to a file, and print

@@ -393,10 +393,10 @@ fn check_supported(triple: &Triple) -> Result<(), TargetError> {
 /// the stack, and IR that reads its frame pointer is valid only with them.
 const DEFAULTS: [(&str, &str); 2] = [("opt_level", "speed"), ("preserve_frame_pointers", "true")];
 
-/// The levels of x86-64, each with what it adds to the one before, by Cranelift's settings: System V
-/// ABI, AMD64 supplement 1.0, section 3.1.1, "Micro-Architecture Levels". Cranelift has no settings
-/// for, and makes no use of, LAHF and SAHF (v2), F16C, MOVBE and OSXSAVE (v3; who has AVX has the
-/// last), AVX512BW and AVX512CD (v4).
+/// The levels of x86-64, each with what it adds to the one before, by Cranelift's settings: System
+/// V ABI, AMD64 supplement 1.0, section 3.1.1, "Micro-Architecture Levels". Cranelift has no
+/// settings for, and makes no use of, LAHF and SAHF (v2), F16C, MOVBE and OSXSAVE (v3; who has AVX
+/// has the last), AVX512BW and AVX512CD (v4).
 ///
 /// Code for x86-64 uses level v2, which every such CPU since 2009 has, unless a module's `target`
 /// line says otherwise. Without it, rounding a float is a call of the C library. Images record the

@@ -6,8 +6,8 @@ use kiln::image::{
 };
 use serde_json::{Value, json};
 
-use super::no_image;
 use crate::input::InputFile;
+use crate::no_image::no_image;
 use crate::output::{Failure, name};
 use crate::sign::TrustArgs;
 

@@ -72,8 +72,8 @@ impl Owner for Loaded {
 }
 
 impl Loaded {
-    /// Makes a mapped image callable. `addresses` are the values of its external slots, in order, and
-    /// `level` is the number of the level of the processor whose code is called.
+    /// Makes a mapped image callable. `addresses` are the values of its external slots, in order,
+    /// and `level` is the number of the level of the processor whose code is called.
     pub(super) fn bind(
         mut mapped: Mapped,
         addresses: &[usize],

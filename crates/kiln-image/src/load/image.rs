@@ -192,8 +192,8 @@ impl Image {
         note.features().iter().filter_map(move |&text| note.text(text))
     }
 
-    /// Returns the levels of the processor that functions have bodies for, the lowest first; none if
-    /// all code is the same for all.
+    /// Returns the levels of the processor that functions have bodies for, the lowest first; none
+    /// if all code is the same for all.
     pub fn cpu_levels(&self) -> impl Iterator<Item = &str> {
         let note = self.mapped.tables().note;
         note.levels().iter().map(move |level| note.text(level.name).unwrap_or_default())

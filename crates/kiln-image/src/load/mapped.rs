@@ -258,10 +258,10 @@ pub(super) enum Wanted {
 const MAX_ALIGN: u64 = 1 << 30;
 
 /// Maps the segments of a file, each at its distance from the address `wanted` if that is free and
-/// not 0, or else from a base that the kernel chooses. Code is executable unless it is checked first,
-/// since `PR_SET_MDWE` forbids that it becomes so later; what is written when the image is bound is
-/// writable, since changing that later takes longer; everything else is read-only. Segments that
-/// follow each other in the file, too, are mapped at once.
+/// not 0, or else from a base that the kernel chooses. Code is executable unless it is checked
+/// first, since `PR_SET_MDWE` forbids that it becomes so later; what is written when the image is
+/// bound is writable, since changing that later takes longer; everything else is read-only.
+/// Segments that follow each other in the file, too, are mapped at once.
 fn map(file: &File, segments: &[Segment], wanted: usize, code: Code) -> std::io::Result<Reservation> {
     let page = page_size();
     let align = segments.iter().map(|segment| segment.align).max().unwrap_or(1).min(MAX_ALIGN) as usize;

@@ -88,8 +88,8 @@ record! {
 pub(crate) type Word = [u8; 8];
 
 record! {
-    /// A level of the processor, the lowest first: its name, and the features that its code may use,
-    /// `features` of them from `first_feature` on in their table.
+    /// A level of the processor, the lowest first: its name, and the features that its code may
+    /// use, `features` of them from `first_feature` on in their table.
     LevelRecord { name: Text, first_feature: U32, features: U32, }
 }
 

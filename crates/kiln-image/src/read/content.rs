@@ -9,7 +9,7 @@
 //!
 //! - the machine, the number of program headers, and whether they follow the file header;
 //! - each program header, but for its offset in the file; of segments and of the range that is
-//!   sealed also but for the length in the file. Segments end at a page, and empty ones do not count;
+//!   sealed also but for the length in the file. Segments end at a page, empty ones do not count;
 //! - the range of addresses that has the signatures.
 //!
 //! The hash of a segment is that of its bytes without the zeros at its end, since bytes that are

@@ -4,17 +4,18 @@
 //! and maybe a comment. Empty lines and lines that begin with `#` are skipped.
 
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use kiln_keys::{PublicKey, bytes};
+use kiln_keys::{Hex, PublicKey, bytes};
 
 use super::trust::{Algorithm, ImageSignature};
 use crate::error::LoadError;
 
 /// The first word of a line.
-pub(super) const WORD: &str = "kiln-image-signature";
+const WORD: &str = "kiln-image-signature";
 
 /// The most bytes of a file of signatures.
 const MAX_LEN: u64 = 1 << 16;
@@ -26,8 +27,8 @@ pub struct ParseSignatureError {
     pub line: usize,
 }
 
-impl std::fmt::Display for ParseSignatureError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for ParseSignatureError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let line = self.line;
         write!(f, "line {line}: expected `{WORD} ed25519`, 64 and 128 hexadecimal digits in lower case")
     }
@@ -61,6 +62,14 @@ impl ImageSignature {
             Algorithm::Unknown(_) => [0; 64],
         };
         Some(Self { algorithm, key, bytes })
+    }
+}
+
+impl fmt::Display for ImageSignature {
+    /// Writes a line of a file of signatures, as [`ImageSignature::parse_list`] reads it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { algorithm, key, bytes } = self;
+        write!(f, "{} {algorithm} {} {}", WORD, Hex(key.as_bytes()), Hex(bytes))
     }
 }
 

@@ -1,42 +1,8 @@
-//! The errors of signing, and of signatures that are not those that are wanted.
+//! The errors about signatures that are not those that are wanted.
 
 use std::fmt;
 
 use kiln_keys::PublicKey;
-
-use crate::error::LoadError;
-
-/// The reason why an image is not signed.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum SignError {
-    /// The bytes are not an image, or an altered one.
-    Image(LoadError),
-    /// The note has no room for one more signature.
-    NoRoom {
-        /// The number of signatures for which it was made.
-        room: usize,
-    },
-}
-
-impl fmt::Display for SignError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Image(_) => f.write_str("cannot sign what is not whole"),
-            Self::NoRoom { room: 0 } => f.write_str("the image was built without room for signatures"),
-            Self::NoRoom { room } => write!(f, "the image has room for {room} signatures, and as many"),
-        }
-    }
-}
-
-impl std::error::Error for SignError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        match self {
-            Self::Image(error) => Some(error),
-            Self::NoRoom { .. } => None,
-        }
-    }
-}
 
 /// The reason why a signature does not count.
 #[derive(Clone, Debug, PartialEq, Eq)]

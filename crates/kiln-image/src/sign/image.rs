@@ -1,13 +1,46 @@
 //! Signing an image that is in memory as a file, and reading its signatures.
 
+use std::fmt;
+
 use kiln_keys::{PublicKey, Signer};
 use zerocopy::IntoBytes;
 
-use super::error::SignError;
 use super::trust::{ImageSignature, Trust};
 use crate::error::LoadError;
 use crate::note::{PREFIX_LEN, SignerRecord};
 use crate::read::{View, content_hash, verify_bytes};
+
+/// The reason why an image is not signed.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SignError {
+    /// The bytes are not an image, or an altered one.
+    Image(LoadError),
+    /// The note has no room for one more signature.
+    NoRoom {
+        /// The number of signatures for which it was made.
+        room: usize,
+    },
+}
+
+impl fmt::Display for SignError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Image(_) => f.write_str("cannot sign what is not whole"),
+            Self::NoRoom { room: 0 } => f.write_str("the image was built without room for signatures"),
+            Self::NoRoom { room } => write!(f, "the image has room for {room} signatures, and as many"),
+        }
+    }
+}
+
+impl std::error::Error for SignError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Image(error) => Some(error),
+            Self::NoRoom { .. } => None,
+        }
+    }
+}
 
 /// Signs an image in its note, where [`ImageOptions::signers`](crate::ImageOptions) made room. A
 /// signature of the same key is replaced. What is loaded is compared with its checksums first.

@@ -13,10 +13,6 @@ mod image;
 mod trust;
 
 pub use detached::{ParseSignatureError, signatures_beside};
-pub use error::{SignError, SignatureFault, UntrustedError};
-pub use image::{image_signatures, sign_image, sign_image_detached, verify_signed_bytes};
+pub use error::{SignatureFault, UntrustedError};
+pub use image::{SignError, image_signatures, sign_image, sign_image_detached, verify_signed_bytes};
 pub use trust::{Algorithm, ImageSignature, Trust};
-
-/// The most signatures of an image that are looked at: more are refused, because checking one takes
-/// as long as hashing 100 kB.
-pub(crate) const MAX_SIGNATURES: usize = 64;

@@ -2,12 +2,15 @@
 
 use std::fmt;
 
-use kiln_keys::{Hex, PublicKey, Signer};
+use kiln_keys::{PublicKey, Signer};
 
-use super::MAX_SIGNATURES;
 use super::error::{SignatureFault, UntrustedError};
 use crate::note::SignerRecord;
 use crate::read::ContentHash;
+
+/// The most signatures of an image that are looked at: more are refused, because checking one takes
+/// as long as hashing 100 kB.
+const MAX_SIGNATURES: usize = 64;
 
 /// The way in which a signature was made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,13 +175,5 @@ impl Trust {
         }
         error.found = signers.len();
         if signers.len() >= self.needed { Ok(signers) } else { Err(error) }
-    }
-}
-
-impl fmt::Display for ImageSignature {
-    /// Writes a line of a file of signatures, as [`ImageSignature::parse_list`] reads it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { algorithm, key, bytes } = self;
-        write!(f, "{} {algorithm} {} {}", super::detached::WORD, Hex(key.as_bytes()), Hex(bytes))
     }
 }

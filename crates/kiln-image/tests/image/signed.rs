@@ -234,7 +234,7 @@ fn signatures_beside_an_image() {
     refused("longer than 65536 bytes");
 }
 
-/// What was verified runs, whatever happens to the file afterwards.
+/// A copy that was verified runs, whatever happens to the file afterwards.
 #[test]
 fn a_verified_copy_does_not_change_with_its_file() {
     let folder = tempfile::tempdir().unwrap();

@@ -14,19 +14,13 @@
 use std::collections::BTreeSet;
 
 use kiln_artifact::Artifact;
-use kiln_globals::GlobalTable;
 
-use super::super::definitions::Definitions;
 use super::super::error::LinkError;
-use super::super::plan::check_targets;
-use super::super::resolve::resolve;
 use super::super::threads::{self, is_small};
-use super::super::types::check_types;
 use super::nodes::{NodeId, Nodes};
 use super::order::{Part, Parts, cut};
 use super::rebuild::{Alias, AliasKind, OfLevel, Rebuild};
 use super::versions::Versions;
-use crate::arch::Arch;
 
 /// A program for one level of a processor.
 #[derive(Clone, Copy, Debug)]
@@ -106,7 +100,10 @@ pub fn join_levels(levels: &[Level<'_>]) -> Result<Levels, Vec<LinkError>> {
     {
         return Err(wrong(None, "one is given twice"));
     }
-    let nodes = levels.iter().map(|level| nodes_of(level.artifacts)).collect::<Result<Vec<_>, _>>()?;
+    let nodes = levels
+        .iter()
+        .map(|level| Nodes::resolve(level.artifacts).map(|(nodes, _)| nodes))
+        .collect::<Result<Vec<_>, _>>()?;
     let versions = Versions::find(&nodes).map_err(|(module, what)| wrong(Some(module), what))?;
     let places: Vec<NodeId> = (0..nodes[0].count as u32).collect();
     let parts: Vec<Parts> =
@@ -139,16 +136,6 @@ pub fn join_levels(levels: &[Level<'_>]) -> Result<Levels, Vec<LinkError>> {
     result.table.functions =
         versions.nodes.iter().map(|node| function(&nodes[0], &versions, *node)).collect();
     Ok(result)
-}
-
-/// Resolves the modules of one level.
-fn nodes_of(artifacts: &[Artifact]) -> Result<Nodes<'_>, Vec<LinkError>> {
-    let arch = check_targets(artifacts, Arch::host().unwrap_or(Arch::X86_64))?;
-    let definitions = Definitions::new(artifacts);
-    let mut errors = Vec::new();
-    let resolved = resolve(artifacts, &definitions, &GlobalTable::new(), &|_| None, &mut errors);
-    errors.extend(check_types(artifacts, &resolved, !is_small(artifacts)));
-    if errors.is_empty() { Ok(Nodes::new(arch, artifacts, resolved.symbols)) } else { Err(errors) }
 }
 
 /// Returns the parts of the program of a level: all of the lowest, and of each other those bodies

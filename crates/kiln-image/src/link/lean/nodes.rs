@@ -4,10 +4,16 @@ use kiln_artifact::record::{
     FunctionRecord, Handler, HandlerKind, Linkage, Reloc, ResolvedCall, SectionKind, SymbolRecord,
 };
 use kiln_artifact::{Artifact, RelocKind};
+use kiln_globals::GlobalTable;
 
+use super::super::definitions::Definitions;
+use super::super::error::LinkError;
 use super::super::meaning::{is_called, is_own};
+use super::super::plan::check_targets;
 use super::super::relocate::{self, Use};
-use super::super::resolve::{Resolution, ResolvedId, SymbolTable};
+use super::super::resolve::{Resolution, ResolvedId, SymbolTable, resolve};
+use super::super::threads::is_small;
+use super::super::types::check_types;
 use super::super::unwind_size::has_veneers;
 use crate::arch::Arch;
 
@@ -240,7 +246,7 @@ pub(super) struct Nodes<'a> {
 }
 
 impl<'a> Nodes<'a> {
-    pub(super) fn new(arch: Arch, artifacts: &'a [Artifact], symbols: SymbolTable) -> Self {
+    fn new(arch: Arch, artifacts: &'a [Artifact], symbols: SymbolTable) -> Self {
         let mut count = 0;
         let mut modules = Vec::with_capacity(artifacts.len());
         for artifact in artifacts {
@@ -249,6 +255,19 @@ impl<'a> Nodes<'a> {
             modules.push(module);
         }
         Self { arch, artifacts, modules, symbols, count }
+    }
+
+    /// Finds the nodes of modules that fit together, with their definitions.
+    pub(super) fn resolve(artifacts: &'a [Artifact]) -> Result<(Self, Definitions), Vec<LinkError>> {
+        let arch = check_targets(artifacts, Arch::host().unwrap_or(Arch::X86_64))?;
+        let definitions = Definitions::new(artifacts);
+        let mut errors = Vec::new();
+        let resolved = resolve(artifacts, &definitions, &GlobalTable::new(), &|_| None, &mut errors);
+        errors.extend(check_types(artifacts, &resolved, !is_small(artifacts)));
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        Ok((Self::new(arch, artifacts, resolved.symbols), definitions))
     }
 
     /// Returns the number of the module that a node is in.

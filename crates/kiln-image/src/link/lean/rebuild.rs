@@ -40,7 +40,7 @@ pub(super) struct Alias {
     pub(super) kind: AliasKind,
 }
 
-/// What is meant of a node.
+/// The part of a node that is meant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum AliasKind {
     /// A place in a private node: the offset in it.

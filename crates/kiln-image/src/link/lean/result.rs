@@ -2,21 +2,15 @@
 
 use kiln_artifact::Artifact;
 use kiln_artifact::record::SectionKind;
-use kiln_globals::GlobalTable;
 
-use super::super::definitions::Definitions;
 use super::super::error::LinkError;
-use super::super::plan::check_targets;
-use super::super::resolve::resolve;
 use super::super::threads::{self, is_small};
-use super::super::types::check_types;
 use super::fold::fold;
 use super::nodes::{NodeId, Nodes};
 use super::options::LeanOptions;
 use super::order::cut;
 use super::reach::{Reason, mark};
 use super::rebuild::Rebuild;
-use crate::arch::Arch;
 
 /// A leaner program.
 #[derive(Clone, Debug, Default)]
@@ -181,16 +175,8 @@ impl Chains {
 pub fn lean(artifacts: &[Artifact], options: &LeanOptions) -> Result<Lean, Vec<LinkError>> {
     #[cfg(feature = "tracing")]
     let _span = tracing::debug_span!("lean").entered();
-    let arch = check_targets(artifacts, Arch::host().unwrap_or(Arch::X86_64))?;
     let parallel = !is_small(artifacts);
-    let definitions = Definitions::new(artifacts);
-    let mut errors = Vec::new();
-    let resolved = resolve(artifacts, &definitions, &GlobalTable::new(), &|_| None, &mut errors);
-    errors.extend(check_types(artifacts, &resolved, parallel));
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    let nodes = Nodes::new(arch, artifacts, resolved.symbols);
+    let (nodes, definitions) = Nodes::resolve(artifacts)?;
     let reasons = match &options.roots {
         Some(roots) => mark(&nodes, &definitions, roots)?,
         None => Vec::new(),
