@@ -37,7 +37,7 @@ use std::sync::{Arc, PoisonError};
 use cranelift_codegen::ir::Signature;
 use kiln_artifact::Artifact;
 use kiln_globals::{GlobalId, GlobalTable, Resolve, SlotKey};
-use kiln_image::{FunctionPointer, FunctionRef};
+use kiln_image::{FunctionPointer, FunctionRef, Loaded};
 use kiln_ir::{Module, Target};
 use kiln_jit::{Export, Guard, InUseError, Jit, JitOptions, Located, Ready, RebindError, Role, Unit};
 
@@ -98,6 +98,26 @@ impl Session {
     /// reserved.
     pub fn new(target: Target) -> Result<Self, SessionError> {
         Self::with_compiler(Compiler::new(target), JitOptions::default())
+    }
+
+    /// Creates a session that starts on loaded images and their bases, as if they had been added to
+    /// it. New modules call their functions, with types compared, read and write their data, and
+    /// have the bindings of their globals. Replaceable functions of theirs are defined again with
+    /// [`replace`](Self::replace), for all callers, as long as the session lives.
+    ///
+    /// What is added is in the session's image, and nothing else: [`save_image`](Self::save_image)
+    /// writes a *layer*, which names the images by their ids and is loaded on them by
+    /// [`Loaded::open`] or [`Image::bind_on`](kiln_image::Image::bind_on). The images stay loaded as
+    /// long as the session lives.
+    ///
+    /// With other settings, the images are in [`JitOptions::bases`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Session::new`]; and if one image is there twice, as two copies.
+    pub fn on(images: &[Arc<Loaded>], target: Target) -> Result<Self, SessionError> {
+        let options = JitOptions { bases: images.to_vec(), ..JitOptions::default() };
+        Self::with_compiler(Compiler::new(target), options)
     }
 
     /// Creates an empty session that compiles with `compiler` and its settings: thread pool, store,
@@ -380,10 +400,17 @@ impl Session {
     /// [`RegisterError`](kiln_trap::RegisterError) if too many ranges are registered.
     #[cfg(feature = "trap")]
     pub fn catch_traps(&self) -> Result<(), kiln_trap::RegisterError> {
+        self.bases().iter().try_for_each(|image| image.catch_traps())?;
         self.engine.jit.memory().catch_traps()
     }
 
-    /// Returns everything that is exported, in order of names.
+    /// Returns the images that the session started on, each after its own bases.
+    pub fn bases(&self) -> &[Arc<Loaded>] {
+        self.engine.jit.bases()
+    }
+
+    /// Returns everything that is exported, also by the images that the session started on, in order
+    /// of names.
     pub fn exports(&self) -> Vec<Export> {
         self.engine.jit.exports()
     }
@@ -425,6 +452,8 @@ impl Session {
     ///
     /// [`SessionError::Image`] if the program cannot be one image, and any error of a module that
     /// was to be compiled when it is called.
+    ///
+    /// Of a session that started [on images](Self::on), it is the layer that was added.
     pub fn image(&self) -> Result<Vec<u8>, SessionError> {
         self.image_with(Saving::default())
     }

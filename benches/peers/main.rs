@@ -20,6 +20,7 @@
 //! - O: relocatable objects with those of cranelift-object, and linking them;
 //! - P: the pages of code that a start needs, with functions in the order of a profile;
 //! - S: loading a saved heap of 2,000,000 objects with deserialising it (once, too);
+//! - Y: linking a layer of a hundredth of a program with linking the whole (once, too);
 //! - T: calls that catch traps with plain calls, and unwinding compiled frames with frames of gcc
 //!   (once, too);
 //! - V: opening signed images with hashing their bytes (once, too).
@@ -37,6 +38,7 @@ mod globals;
 mod image;
 mod incremental;
 mod jit;
+mod layers;
 mod levels;
 mod linker;
 mod locate;
@@ -212,6 +214,9 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     }
     if wanted('S') {
         report.add(snapshots::compare(&setup, folder.path())?);
+    }
+    if wanted('Y') {
+        report.add(layers::compare(&setup, folder.path())?);
     }
     if wanted('T') {
         report.add(traps::compare(&setup, folder.path())?);

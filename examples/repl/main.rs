@@ -19,10 +19,10 @@
 //! `language` parses lines, `lower` makes modules of them, and this file has everything about
 //! sessions.
 //!
-//! An image has the functions of one session. A session that goes on from an image saves what was
-//! defined since, so a later process starts with both: `--image first.so --image second.so`. Code
-//! of an image is never changed and cannot be removed. If a function of an image is defined again,
-//! the new code is called `name'` in its session, and the image's slot of `name` leads to it.
+//! A session that goes on from an image saves a layer: what was defined since. The next process names
+//! the layer alone, and finds the image in its folder. Code of an image is never changed and cannot be
+//! removed; if a function of an image is defined again, its slot leads to the new code, in this
+//! session and in whoever loads its layer.
 
 mod language;
 mod lower;
@@ -35,7 +35,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use kiln::Session;
 use kiln::globals::{Bindings, Signature};
-use kiln::image::{FunctionRef, Image, Loaded};
+use kiln::image::{Loaded, OpenOptions};
 use kiln::ir::Target;
 
 use self::language::{Expr, Function, Line};
@@ -102,24 +102,8 @@ fn chain(error: &dyn Error) -> String {
 
 struct Repl {
     session: Session,
-    /// The images that this session goes on from, oldest first.
-    images: Vec<Loaded>,
-    replaced: Vec<Replaced>,
     /// The object with the key [`DEPTH_KEY`], which code writes.
     depth: Box<AtomicI64>,
-}
-
-/// A function of an image whose slot leads to code of the session.
-struct Replaced {
-    name: String,
-    image: usize,
-    /// The code of before.
-    code: *const u8,
-}
-
-/// Returns the name of the new code for a function of an image.
-fn replacement(name: &str) -> String {
-    format!("{name}'")
 }
 
 impl Repl {
@@ -127,27 +111,16 @@ impl Repl {
         let depth = Box::new(AtomicI64::new(MAX_DEPTH));
         let mut bindings = Bindings::new();
         bindings.bind(DEPTH_KEY, depth.as_ptr() as usize);
-        let mut images: Vec<Loaded> = Vec::new();
+        let mut images: Vec<Arc<Loaded>> = Vec::new();
         for path in paths {
-            let image = Image::open(path)?.bind(&bindings)?;
-            for function in image.functions() {
-                if let Some(name) = function.name().strip_suffix('\'') {
-                    let earlier = images.iter().find(|image| image.function(name).is_some());
-                    let earlier = earlier.ok_or_else(|| format!("{path} needs an image with `{name}`"))?;
-                    // SAFETY: the type is compared; all images live until the last call.
-                    unsafe { earlier.replace(name, function.clone()) }?;
-                } else {
-                    // Code that uses it with another type is refused.
-                    let signature: Signature = function.signature().parse()?;
-                    bindings.bind_function(function.name(), function.address() as usize, &signature);
-                }
-            }
-            images.push(image);
+            let options = OpenOptions { loaded: images.clone(), ..OpenOptions::default() };
+            images.push(Loaded::open(path, &options, &bindings)?);
         }
-        let session = Session::new(Target::host())?;
+        let session = Session::on(&images, Target::host())?;
         session.bind_global(DEPTH_KEY, depth.as_ptr() as usize)?;
+        // Names mean functions of the language, and nothing of this process.
         session.set_resolver(Arc::new(bindings));
-        Ok(Self { session, images, replaced: Vec::new(), depth })
+        Ok(Self { session, depth })
     }
 
     /// Executes a line, and returns what there is to print.
@@ -174,38 +147,22 @@ impl Repl {
         }
     }
 
-    /// Finds a function of an image or of the session.
-    fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
-        let of_image = self.images.iter().find_map(|image| image.function(name));
-        of_image.or_else(|| self.session.function(name))
-    }
-
     /// Returns the number of parameters of a function. All are 64-bit integers.
     fn arity(&self, name: &str) -> Option<usize> {
-        let signature: Signature = self.function(name)?.signature().parse().ok()?;
+        let signature: Signature = self.session.function(name)?.signature().parse().ok()?;
         Some(signature.params.len())
     }
 
-    /// Defines a function, or defines it again for all callers.
+    /// Defines a function, or defines it again for all callers, those in images too.
     fn define(&mut self, function: &Function) -> Result<()> {
         let name = &*function.name;
         if let Some(arity) = self.arity(name).filter(|&arity| arity != function.params.len()) {
             return Err(format!("`{name}` takes {arity} arguments: remove it first").into());
         }
-        let image = self.images.iter().position(|image| image.function(name).is_some());
-        let symbol = if image.is_some() { replacement(name) } else { name.to_owned() };
-        let export = Export { symbol: &symbol, replaceable: true };
+        let export = Export { symbol: name, replaceable: true };
         let module = lower(function, &export, self.session.target(), &|name| self.arity(name))?;
         // This also adds what is new. Code that is replaced is freed.
         self.session.replace(&[module])?;
-        if let Some(image) = image
-            && !self.replaced.iter().any(|replaced| replaced.name == name)
-        {
-            let new = self.session.function(&symbol).ok_or("the function is not there")?;
-            // SAFETY: the type is compared, and `remove` takes the code out of the slot.
-            let code = unsafe { self.images[image].replace(name, new) }?;
-            self.replaced.push(Replaced { name: name.to_owned(), image, code });
-        }
         Ok(())
     }
 
@@ -230,17 +187,14 @@ impl Repl {
         }
     }
 
-    /// Removes a function, with those that use it if `users` is set.
+    /// Removes a function, with those that use it if `users` is set. If it is in an image, too, that
+    /// one is in force again.
     fn remove(&mut self, name: &str, users: bool) -> Result<String> {
-        let is_replaced = self.replaced.iter().any(|replaced| replaced.name == name);
-        let symbol = if is_replaced { replacement(name) } else { name.to_owned() };
-        let unit = match self.session.jit().unit_of(&symbol) {
+        let unit = match self.session.jit().unit_of(name) {
             Some(unit) => unit,
             None if self.arity(name).is_some() => return Err(format!("`{name}` is in an image").into()),
             None => return Err(format!("no function `{name}`").into()),
         };
-        // Keeps the code until no slot of an image leads to it any more.
-        let guard = self.session.guard();
         let removed = if users {
             self.session.remove_with_users(&[unit])
         } else {
@@ -250,34 +204,19 @@ impl Repl {
             })?;
             1
         };
-        let session = &self.session;
-        for Replaced { name, image, code } in
-            self.replaced.extract_if(.., |known| session.function(&replacement(&known.name)).is_none())
-        {
-            let image = &self.images[image];
-            let known = image.function(&name).ok_or("the image's function is not there")?;
-            // SAFETY: this is the code that the image had for the function.
-            unsafe { image.replace(&name, FunctionRef::new(&name, code, known.signature())) }?;
-        }
-        drop(guard);
         Ok(format!("{removed} removed\n"))
     }
 
     /// Lists the functions of images and of the session, those of the session with their sizes.
     fn list(&self) -> Result<String> {
         let mut lines = Vec::new();
-        for name in self.images.iter().flat_map(Loaded::functions).map(|function| function.name().to_owned())
-        {
-            if let Some(arity) = self.arity(&name).filter(|_| !name.ends_with('\'')) {
-                lines.push(format!("{name}/{arity} of an image\n"));
-            }
-        }
         for export in self.session.exports() {
-            if let Some(arity) = self.arity(&export.name) {
-                lines.push(format!("{}/{arity} {} bytes\n", export.name, export.size));
-            }
+            let Some(arity) = self.arity(&export.name) else { continue };
+            lines.push(match self.session.jit().unit_of(&export.name) {
+                Some(_) => format!("{}/{arity} {} bytes\n", export.name, export.size),
+                None => format!("{}/{arity} of an image\n", export.name),
+            });
         }
-        lines.sort();
         Ok(lines.concat())
     }
 }

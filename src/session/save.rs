@@ -5,7 +5,7 @@ use std::path::Path;
 use kiln_artifact::Artifact;
 use kiln_globals::{Resolve, SlotKey};
 use kiln_heap::{Input, Root, Visit, snapshot};
-use kiln_image::{ImageOptions, save, write_image};
+use kiln_image::{Base, ImageOptions, save, write_layer};
 use kiln_jit::{Role, Unit};
 
 use super::engine::{Engine, EngineResolver};
@@ -58,7 +58,9 @@ pub(super) fn image(engine: &Engine, saving: Saving<'_>) -> Result<Vec<u8>, Sess
         options.module_names.push(HEAP_MODULE.into());
     }
     let globals = engine.globals_of(&artifacts);
-    let image = engine.compiler.install(|| write_image(&artifacts, &globals, &options));
+    let bases: Vec<&dyn Base> = engine.jit.bases().iter().map(|image| &**image as &dyn Base).collect();
+    let write = || write_layer(&artifacts, &globals, &bases, &options).map(|files| files.image);
+    let image = engine.compiler.install(write);
     image.map_err(|errors| SessionError::Image { errors, names: options.module_names.into() })
 }
 

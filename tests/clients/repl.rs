@@ -97,7 +97,7 @@ pub(crate) fn goes_on_in_another_process() -> Result<(), Failure> {
     )?;
     check(
         folder,
-        &["first.so", "second.so"],
+        &["second.so"],
         "hypot(3, 4) + square(100)
         = 108
         fn square(x) = 0
@@ -106,8 +106,11 @@ pub(crate) fn goes_on_in_another_process() -> Result<(), Failure> {
         :list
         = hypot/2 of an image
         = norm/2 of an image
-        = square'/1 #
-        = square/1 of an image",
+        = square/1 #
+        :remove square
+        = 1 removed
+        hypot(3, 4)
+        = 8",
     )
 }
 

@@ -14,7 +14,9 @@ use kiln::globals::{GlobalAccess, GlobalTable};
 use kiln::heap::{Input, Object, Registry, Root, Temperature, snapshot};
 use kiln::image::keys::Signer;
 use kiln::image::link::{Level, join_levels, plan};
-use kiln::image::{DebugInfo, ImageBase, ImageInfo, ImageOptions, sign_image_detached, write_image};
+use kiln::image::{
+    DebugInfo, Image, ImageBase, ImageInfo, ImageOptions, sign_image_detached, write_image, write_layer,
+};
 use kiln::ir::{Source, Target, parse, print};
 use kiln_oracle::fuzz;
 use kiln_oracle::mutate::mutate;
@@ -32,6 +34,7 @@ struct Seeds {
     binary: Vec<Vec<u8>>,
     artifact: Vec<Vec<u8>>,
     image: Vec<Vec<u8>>,
+    layer: Vec<Vec<u8>>,
     code_tables: Vec<Vec<u8>>,
     entry: Vec<Vec<u8>>,
     signatures: Vec<Vec<u8>>,
@@ -43,6 +46,7 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
         binary: Vec::new(),
         artifact: Vec::new(),
         image: Vec::new(),
+        layer: layers(),
         code_tables: Vec::new(),
         entry: Vec::new(),
         signatures: signatures(),
@@ -107,6 +111,7 @@ static SEEDS: LazyLock<Seeds> = LazyLock::new(|| {
             ImageOptions { exports: exports(), debug: DebugInfo::InImage, ..ImageOptions::default() };
         let signed = ImageOptions { signers: 2, ..ImageOptions::default() };
         for options in [plain, packed, named, closed, signed] {
+            let options = ImageOptions { embed_artifacts: true, ..options };
             let image = write_image(std::slice::from_ref(&artifact), &globals, &options);
             seeds.image.push(image.expect("it links alone"));
         }
@@ -193,6 +198,51 @@ fn heaps() -> Vec<(Artifact, Vec<Vec<u8>>)> {
     saved.collect()
 }
 
+/// Returns images with layers on them: of what layers use, of some or all.
+fn layers() -> Vec<Vec<u8>> {
+    const BASE: &str = "
+        data %total writable { i64 5 }
+        global %object = \"object\"
+        replaceable function %rate(i64) -> i64 system_v { block0(v0: i64): return v0 }
+        function %price() -> i64 system_v {
+            gv0 = symbol %object
+        block0:
+            v0 = symbol_value.i64 gv0
+            return v0
+        }";
+    const LAYERS: [&str; 3] = [
+        "data %table writable { addr %price, addr %total, addr %rate }",
+        "global %object = \"object\"
+        function %twice() -> i64 system_v {
+            gv0 = symbol %object
+            fn0 = %price() -> i64 system_v
+        block0:
+            v0 = symbol_value.i64 gv0
+            v1 = call fn0()
+            return v1
+        }",
+        "replaceable function %rate(i64) -> i64 system_v {
+            gv0 = symbol %total
+        block0(v0: i64):
+            v1 = symbol_value.i64 gv0
+            return v1
+        }",
+    ];
+    let artifact = |text: &str| {
+        let module = parse(Source::new("layer.clif", text).into(), &Target::host()).expect("it is valid");
+        compile(&module).expect("it is valid")
+    };
+    let (globals, options) = (GlobalTable::new(), ImageOptions::default());
+    let base = write_image(&[artifact(BASE)], &globals, &options).expect("it links");
+    let image = Image::from_bytes(&base).expect("an image").named(fuzz::BASE);
+    let cuts = [&LAYERS[..1], &LAYERS[1..2], &LAYERS[2..], &LAYERS];
+    let layer = |texts: &[&str]| {
+        let artifacts: Vec<_> = texts.iter().map(|text| artifact(text)).collect();
+        write_layer(&artifacts, &globals, &[&image], &options).expect("it links").image
+    };
+    cuts.iter().map(|texts| fuzz::join_images(&base, &layer(texts))).collect()
+}
+
 /// Tries altered `seeds`. If a single case is tried and fails, its bytes are shown. `target` is the
 /// name of the fuzz target.
 fn altered(target: &str, default: u64, seeds: &[Vec<u8>], body: fn(&[u8])) {
@@ -244,6 +294,11 @@ fn reads_image() {
 #[test]
 fn reads_signatures() {
     altered("signatures", 4000, &SEEDS.signatures, fuzz::signatures);
+}
+
+#[test]
+fn reads_layer() {
+    altered("layer", 2000, &SEEDS.layer, fuzz::layer);
 }
 
 #[test]

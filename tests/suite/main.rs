@@ -11,6 +11,7 @@ mod forked;
 mod heap;
 mod hosts;
 mod last_build;
+mod layers;
 mod limits;
 mod locate;
 mod messages;

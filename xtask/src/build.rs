@@ -10,6 +10,7 @@ mod emit;
 mod failure;
 mod farm;
 mod image;
+mod layer;
 mod lean;
 mod remote;
 mod sign;
@@ -31,6 +32,7 @@ use self::cpus::CpusArgs;
 use self::emit::{EmitArgs, Written};
 use self::failure::Inputs;
 use self::farm::FarmArgs;
+pub(crate) use self::image::ImageArgs;
 use self::lean::LeanArgs;
 use self::remote::{Remote, RemoteArgs};
 use self::sign::SignedArgs;
@@ -47,6 +49,9 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 /// import becomes a slot that the host fills at load. Of several `replaceable` definitions of a
 /// function, that in the last file is in force, in order of paths. The image is an ELF shared
 /// object. It does not depend on the number of threads or on the order of the arguments.
+///
+/// With `--base` the output is a layer on another image, which is loaded with it: see `call` and
+/// `flatten`.
 ///
 /// With `--emit object` the output is a relocatable object (`.o`) for a linker: what no file
 /// defines is an undefined symbol, and globals are an array that the program fills,
@@ -67,6 +72,8 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build lib --root main --why-kept helper -o lib.so
   cargo xtask build lib --cpus x86-64-v2,x86-64-v3 -o lib.so
   cargo xtask build lib --sign release.key -o lib.so
+  cargo xtask build lib --embed-artifacts -o lib.so
+  cargo xtask build app --base lib.so -o app.so
   cargo xtask build lib --emit object -g -o lib.o && cc main.c lib.o -lm
   compiler | cargo xtask build - library.clif -o program.so")]
 pub(crate) struct BuildArgs {
@@ -147,6 +154,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let target = target.opt_level(args.opt_level.into()).globals(args.globals.into());
     args.emit.check(&args.output)?;
     let cpus = args.cpus.targets(&target, args.emit.is_object())?;
+    let bases = args.emit.bases()?;
     let image = args.emit.image_options()?;
     let signers = args.sign.signers(args.emit.is_object())?;
     let image = args.sign.room(image);
@@ -193,8 +201,10 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
     let told = cpus.summary(levels.as_ref());
     let image = ImageOptions { levels, ..image };
     let answers = args.lean.answer(&leaner, &inputs.names)?;
-    let Written { bytes, debug, slots } =
-        args.emit.write(&leaner, &inputs.names, image).map_err(|errors| inputs.not_linked(&errors))?;
+    let Written { bytes, debug, slots } = args
+        .emit
+        .write(&leaner, &inputs.names, &bases, image)
+        .map_err(|errors| inputs.not_linked(&errors))?;
     let mut bytes = bytes;
     signers.iter().try_for_each(|signer| sign_image(&mut bytes, signer)).map_err(Failure::of)?;
     let linked = Instant::now();

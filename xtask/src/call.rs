@@ -4,13 +4,14 @@ mod time;
 mod value;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use cranelift_codegen::data_value::DataValue;
 use cranelift_codegen::ir::Signature;
 use cranelift_reader::parse_functions;
-use kiln::globals::{Bindings, Resolve as _};
-use kiln::image::{Image, ImageInfo, SymbolType, read_image};
+use kiln::globals::{Bindings, Resolve};
+use kiln::image::{Image, ImageInfo, LoadError, Loaded, OpenOptions, SymbolType, read_image};
 use kiln::ir::{ModuleSettings, Setting, Target};
 use kiln::jit::libcalls;
 
@@ -22,7 +23,8 @@ use crate::output::{Failure, Format, Outcome, count, name, print_json_line};
 use crate::run::{call, thunk};
 use crate::sign::TrustArgs;
 
-/// Load an image, call one of its functions and print the results.
+/// Load an image, call one of its functions and print the results. Images that it is a layer on are
+/// loaded first.
 ///
 /// Arguments are written as people write numbers, and results are printed so: integers with or
 /// without sign (-1, 255, 0xff), floats (3, 2.5, -0.0, 1e3, inf, nan, 0x1.8p1), vectors by their
@@ -34,6 +36,7 @@ use crate::sign::TrustArgs;
   cargo xtask call program.so u0:17 -1 0xff
   cargo xtask call program.so gcd 12 18 --time 1000000
   cargo xtask call program.so main --verify release.pub
+  cargo xtask call app.so main --base elsewhere/lib.so
   cargo xtask call counter.so get --global counter:main=0x7f0000001000")]
 pub(crate) struct CallArgs {
     /// The image; `-` is standard input
@@ -43,6 +46,14 @@ pub(crate) struct CallArgs {
     /// Arguments, one for each parameter
     #[arg(value_name = "ARG")]
     args: Vec<String>,
+    /// A file of an image that it is a layer on; one that is not given is looked for in the folder of
+    /// the image. Can be given several times
+    #[arg(long, value_name = "IMAGE")]
+    base: Vec<PathBuf>,
+    /// Take other images of the same names, too, if they have all that the layer uses, with the same
+    /// types and sizes
+    #[arg(long)]
+    allow_other_bases: bool,
     /// Address of a run-time object, by its stable key
     #[arg(long, value_name = "KEY=ADDRESS", value_parser = binding)]
     global: Vec<(String, usize)>,
@@ -84,10 +95,7 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     }
     let resolve = bindings.or(&libcalls::process);
     let input = input::image(&args.image)?;
-    let image = open(&input, args)?;
-    let level = image.cpu_level().map(str::to_owned);
-    let loaded = image.bind(&resolve).map_err(Failure::of)?;
-    loaded.catch_traps().map_err(Failure::of)?;
+    let (loaded, level) = load(&input, args, &resolve)?;
     let function = &*args.function;
     let Some(callee) = loaded.function(function) else {
         let (file, near) = (input.name.display(), suggestion(&input.path, function));
@@ -142,18 +150,52 @@ pub(crate) fn main(args: &CallArgs) -> Outcome {
     Ok(())
 }
 
-/// Opens an image and checks everything that it loads, and who signed it if that is asked.
-fn open(input: &InputFile, args: &CallArgs) -> Result<Image, Failure> {
-    let opened = args.trust.open(&input.path)?.map(|image| match args.profiler {
-        None => image,
-        Some(profiler) => image.profiler(Some(profiler.into())),
-    });
-    let chosen = opened.and_then(|image| match &args.cpu {
+/// Loads an image and those that it is a layer on, and checks everything that they load, and who
+/// signed it if that is asked. Returns the level of the processor, too, that is chosen.
+fn load(
+    input: &InputFile,
+    args: &CallArgs,
+    resolve: &dyn Resolve,
+) -> Result<(Arc<Loaded>, Option<String>), Failure> {
+    let (bases, allow_other_bases) = (args.base.clone(), args.allow_other_bases);
+    let options =
+        OpenOptions { bases, allow_other_bases, trust: args.trust.trust()?, ..OpenOptions::default() };
+    let mut images = Image::open_with_bases(&input.path, &options).map_err(|error| unopened(input, error))?;
+    let image = images.pop().ok_or_else(|| Failure::new("no image"))?;
+    image.verify().map_err(|error| no_image(input, error))?;
+    let profiled = |image: Image| image.profiler(args.profiler.map(Into::into));
+    // A level is asked of the image alone: its bases may have others.
+    let chosen = |image: Image| match &args.cpu {
         Some(level) => image.with_cpu_level(level),
         None => Ok(image),
-    });
-    let checked = chosen.and_then(|image| image.verify().map(|()| image));
-    checked.map_err(|error| no_image(input, error))
+    };
+    let mut loaded: Vec<Arc<Loaded>> = Vec::new();
+    for base in images {
+        base.verify().map_err(Failure::of)?;
+        let base = profiled(base).bind_on(&loaded, resolve).map_err(Failure::of)?;
+        base.catch_traps().map_err(Failure::of)?;
+        loaded.push(Arc::new(base));
+    }
+    let image = chosen(image).map_err(|error| no_image(input, error))?;
+    let level = image.cpu_level().map(str::to_owned);
+    let image = profiled(image).bind_on(&loaded, resolve).map_err(Failure::of)?;
+    image.catch_traps().map_err(Failure::of)?;
+    Ok((Arc::new(image), level))
+}
+
+/// Returns the failure for an image that cannot be opened, or whose bases cannot.
+fn unopened(input: &InputFile, error: LoadError) -> Failure {
+    match &error {
+        LoadError::At { path, source } if **path != *input.path || is_about_base(source) => {
+            Failure::of(error)
+        }
+        _ => no_image(input, error),
+    }
+}
+
+fn is_about_base(error: &LoadError) -> bool {
+    use LoadError::{BaseCycle, BaseDepth, MissingBase, OtherBase};
+    matches!(error, MissingBase { .. } | OtherBase { .. } | BaseCycle | BaseDepth { .. })
 }
 
 /// Returns a suggestion of exported functions whose names are similar to `function`.

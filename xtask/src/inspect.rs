@@ -21,7 +21,8 @@ use crate::no_image::no_image;
 use crate::output::{Format, Outcome, bytes, name, print_json};
 use crate::sign::TrustArgs;
 
-/// Check everything that an image loads, and show its sections, exports and slots.
+/// Check everything that an image loads, and show its sections, exports and slots, and the images that
+/// it is a layer on.
 ///
 /// Works for images of every architecture. Types and names of files are cut after 200 bytes, in
 /// JSON after 4096.
@@ -101,6 +102,10 @@ fn text(info: &ImageInfo, signed: &Signed) {
     if let Some(levels) = levels(info) {
         println!("levels     {levels}");
     }
+    println!("id         {}", info.id);
+    for base in &info.bases {
+        println!("layer on   {}, id {}", name(&base.name), base.id);
+    }
     println!("globals    {}, {} addresses in code to write at load", info.globals.name(), info.text_patches);
     println!("\nsections ({}):", info.sections.len());
     for section in &info.sections {
@@ -141,7 +146,17 @@ fn text(info: &ImageInfo, signed: &Signed) {
     println!("\nslots ({}):", info.slots.len());
     for (number, slot) in info.slots.iter().enumerate() {
         let signature = shown(slot.signature.as_deref(), IN_TEXT).unwrap_or_default();
-        println!("  {number:>10}  {:7}  {}{}", slot_kind(&slot.key), name(slot.key.text()), name(&signature));
+        let base = slot.base.and_then(|base| info.bases.get(base as usize));
+        let base = base.map_or(String::new(), |base| format!("  from {}", name(&base.name)));
+        let (kind, key) = (slot_kind(&slot.key), name(slot.key.text()));
+        println!("  {number:>10}  {kind:7}  {key}{}{base}", name(&signature));
+    }
+    if !info.replacements.is_empty() {
+        println!("\nreplaces ({}):", info.replacements.len());
+    }
+    for new in &info.replacements {
+        let base = info.bases.get(new.base as usize).map_or("", |base| &base.name);
+        println!("  {:#10x}  {}  of {}", new.code, name(&new.name), name(base));
     }
 }
 
@@ -180,6 +195,13 @@ fn document(info: &ImageInfo, signed: &Signed) -> serde_json::Value {
         "internal_slots": info.internal_slots,
         "relative_pointers": info.relative_pointers,
         "symbolic_pointers": info.symbolic_pointers,
+        "id": info.id.to_string(),
+        "bases": info.bases.iter().map(|base| json!({
+            "name": base.name, "id": base.id.to_string(),
+        })).collect::<Vec<_>>(),
+        "replacements": info.replacements.iter().map(|new| json!({
+            "name": new.name, "base": new.base, "code": new.code,
+        })).collect::<Vec<_>>(),
         "globals": info.globals.name(),
         "text_patches": info.text_patches,
         "sections": info.sections.iter().map(|section| json!({
@@ -192,6 +214,7 @@ fn document(info: &ImageInfo, signed: &Signed) -> serde_json::Value {
         })).collect::<Vec<_>>(),
         "slots": info.slots.iter().map(|slot| json!({
             "kind": slot_kind(&slot.key), "key": slot.key.text(), "signature": shown(slot.signature.as_deref(), IN_JSON),
+            "base": slot.base,
         })).collect::<Vec<_>>(),
     })
 }

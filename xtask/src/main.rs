@@ -20,6 +20,7 @@ mod completions;
 mod convert;
 mod develop;
 mod diff;
+mod flatten;
 mod input;
 mod inspect;
 mod lint;
@@ -55,6 +56,7 @@ enum Command {
     Inspect(inspect::InspectArgs),
     Keygen(sign::KeygenArgs),
     Sign(sign::SignArgs),
+    Flatten(Box<flatten::FlattenArgs>),
     Diff(diff::DiffArgs),
     Bench(bench::BenchArgs),
     Test(develop::TestArgs),
@@ -102,6 +104,7 @@ fn execute(command: Command) -> output::Outcome {
         Command::Inspect(args) => inspect::main(&args),
         Command::Keygen(args) => sign::keygen(&args),
         Command::Sign(args) => sign::main(&args),
+        Command::Flatten(args) => flatten::main(&args),
         Command::Diff(args) => diff::main(&args),
         Command::Bench(args) => bench::main(&args),
         Command::Test(args) => develop::test(&args),

@@ -4,7 +4,9 @@ use std::error::Error;
 use std::fmt;
 use std::path::Path;
 
-use kiln_globals::UnboundError;
+use kiln_globals::{UnboundError, list_errors};
+
+use crate::base::ImageId;
 
 /// The reason why an image cannot be read, loaded or bound.
 #[derive(Debug)]
@@ -113,6 +115,36 @@ pub enum LoadError {
     /// The image does not have the signatures that are wanted.
     #[cfg(feature = "sign")]
     Untrusted(crate::sign::UntrustedError),
+    /// The image is a layer on another one that was not given.
+    MissingBase {
+        /// The name of the base.
+        base: Box<str>,
+        /// The id of the image that the layer was linked on.
+        id: ImageId,
+    },
+    /// The image is a layer on another one than that which was given under its name.
+    OtherBase {
+        /// The name of the base.
+        base: Box<str>,
+        /// The id of the image that the layer was linked on.
+        expected: ImageId,
+        /// That of the image that was given.
+        found: ImageId,
+    },
+    /// The image is a layer on one that does not have what the layer uses, as it uses it.
+    BaseSymbols {
+        /// The name of the base.
+        base: Box<str>,
+        /// What differs.
+        faults: Vec<BaseFault>,
+    },
+    /// The image is a layer on itself, through the images that it is a layer on.
+    BaseCycle,
+    /// The image is a layer on a layer, and so on, for too many of them.
+    BaseDepth {
+        /// The most images that may be on each other.
+        limit: usize,
+    },
     /// The array of addresses is not as long as the slot array.
     SlotCount {
         /// Number of addresses given.
@@ -120,6 +152,28 @@ pub enum LoadError {
         /// Number of external slots.
         expected: usize,
     },
+}
+
+/// Something that a base does not have as a layer uses it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BaseFault {
+    /// The name of the function or data.
+    pub name: Box<str>,
+    /// What the layer uses, e.g. "a function (i64) -> i64 system_v".
+    pub expected: Box<str>,
+    /// What the base has; `None` if it exports nothing of this name.
+    pub found: Option<Box<str>>,
+}
+
+impl fmt::Display for BaseFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, expected, found } = self;
+        match found {
+            Some(found) => write!(f, "`{name}` was {expected}, and is {found}"),
+            None => write!(f, "`{name}` was {expected}, and is not there"),
+        }
+    }
 }
 
 impl fmt::Display for LoadError {
@@ -170,6 +224,17 @@ impl fmt::Display for LoadError {
             }
             #[cfg(feature = "sign")]
             Self::Untrusted(error) => error.fmt(f),
+            Self::MissingBase { base, id } => {
+                write!(f, "the image is a layer on `{base}` with id {id}, which is missing")
+            }
+            Self::OtherBase { base, expected, found } => {
+                write!(f, "the image is a layer on `{base}` with id {expected}, but `{base}` has {found}")
+            }
+            Self::BaseSymbols { base, faults } => {
+                write!(f, "the base image `{base}` is not as it was: {}", list_errors(faults))
+            }
+            Self::BaseCycle => f.write_str("the image is a layer on itself"),
+            Self::BaseDepth { limit } => write!(f, "more than {limit} images are layers on each other"),
             Self::SlotCount { found, expected } => write!(f, "{found} addresses for {expected} slots"),
         }
     }

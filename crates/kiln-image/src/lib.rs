@@ -59,10 +59,13 @@
 #![deny(unsafe_code)]
 
 mod arch;
+mod base;
 pub mod code;
 #[cfg(feature = "dwarf")]
 pub mod dwarf;
 mod elf64;
+#[cfg(feature = "artifacts")]
+mod embedded;
 mod error;
 mod features;
 #[cfg(feature = "link")]
@@ -83,21 +86,27 @@ mod write;
 #[cfg(feature = "write")]
 pub use self::object::{GlobalSymbols, ObjectOptions, write_object};
 pub use arch::Arch;
-pub use error::LoadError;
+pub use base::{Base, BaseSymbol, BaseSymbolKind, ImageId};
+#[cfg(feature = "artifacts")]
+pub use embedded::{EmbeddedArtifacts, EmbeddedError, EmbeddedModule};
+pub use error::{BaseFault, LoadError};
 pub use features::{host_has_feature, missing_features};
 #[cfg(feature = "load")]
 pub use kiln_debug::{gdb::Debugger, perf::Kind as Profiler}; // who is told about a loaded image
 #[cfg(feature = "load")]
 pub use load::{
-    AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, ReplaceError, ThreadLocalData,
-    ThreadLocals, TypeMismatchError, WithThreadLocals, bind_function, libcalls,
+    AbiValue, FunctionPointer, FunctionRef, FunctionText, Image, Loaded, OpenOptions, Override, ReplaceError,
+    ThreadLocalData, ThreadLocals, TypeMismatchError, WithThreadLocals, bind_function, libcalls, with_bases,
 };
-pub use note::FORMAT_VERSION;
+pub use note::{FORMAT_VERSION, MAX_BASES};
 #[cfg(feature = "load")]
 pub use read::read_image;
+pub use read::{
+    BaseInfo, ExportInfo, ImageInfo, LevelInfo, ReplacementInfo, SectionInfo, SlotInfo, SymbolType,
+    VersionInfo,
+};
 #[cfg(feature = "verify")]
 pub use read::{ContentHash, content_hash, verify_bytes};
-pub use read::{ExportInfo, ImageInfo, LevelInfo, SectionInfo, SlotInfo, SymbolType, VersionInfo};
 #[cfg(feature = "sign")]
 pub use sign::{
     Algorithm, ImageSignature, ParseSignatureError, SignError, SignatureFault, Trust, UntrustedError,
@@ -108,6 +117,7 @@ pub use write::DebugInfo;
 #[cfg(feature = "write")]
 pub use write::{
     ImageBase, ImageFiles, ImageOptions, MAX_TEXT_ALIGN, save, temporary_for, write_image, write_image_files,
+    write_layer,
 };
 
 // Bindings, tables of globals and resolvers are in the interface of this crate.

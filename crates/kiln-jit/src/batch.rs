@@ -9,6 +9,7 @@ use kiln_globals::{KeyRef, SlotKey};
 use kiln_image::link::{Definitions, LinkError, Place, section_bound};
 use smallvec::SmallVec;
 
+use crate::bases::{Bases, InBases};
 use crate::error::{JitError, ModuleName, UseOf};
 use crate::users::{ModuleNames, user_of};
 
@@ -27,6 +28,8 @@ pub(crate) struct Batch<'a> {
     listed: SmallVec<[(&'a str, Winner); 1]>,
     /// The names of the sections that the batch has data in.
     sections: HashSet<&'a str>,
+    /// The names that images have that the program is linked on.
+    pub(crate) in_bases: InBases<'a>,
 }
 
 /// The definition of a name to which the batch itself resolves.
@@ -99,7 +102,14 @@ impl<'a> Batch<'a> {
             .iter()
             .flat_map(|artifact| artifact.named_data().iter().map(move |run| artifact.section_name(run)));
         let listed = listed(artifacts, &definitions);
-        Self { artifacts, names, definitions, listed, sections: runs.collect() }
+        let (sections, in_bases) = (runs.collect(), InBases::default());
+        Self { artifacts, names, definitions, listed, sections, in_bases }
+    }
+
+    /// Finds the names of the batch in the images that the program is linked on.
+    pub(crate) fn on(mut self, bases: &Bases) -> Result<Self, JitError> {
+        self.in_bases = bases.names(self.artifacts).map_err(|errors| self.link_error(errors))?;
+        Ok(self)
     }
 
     /// Whether the unit keeps its own table of its strong definitions.

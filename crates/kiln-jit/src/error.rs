@@ -212,6 +212,25 @@ pub enum JitError {
         /// The page size, in bytes.
         limit: u64,
     },
+    /// A replaceable function was defined by an image that the program is linked on. Only
+    /// [`Jit::replace`](crate::Jit::replace) defines it again.
+    #[error(
+        "`{name}` is defined by {module} of this link and by the base image `{base}`; it is replaceable, so replace it instead"
+    )]
+    BaseNotReplaced {
+        /// The name.
+        name: Box<str>,
+        /// The module of the second definition.
+        module: ModuleName,
+        /// The base.
+        base: Box<str>,
+    },
+    /// The program would be linked on two copies of one image.
+    #[error("the base image `{base}` is loaded twice: let the images share it")]
+    SameBase {
+        /// The image.
+        base: Box<str>,
+    },
     /// Memory cannot be reserved, allocated or published.
     #[error(transparent)]
     Memory(#[from] MemoryError),
@@ -253,10 +272,12 @@ impl JitError {
             | Self::SignatureConflict { module, .. }
             | Self::OtherTarget { module, .. }
             | Self::TargetMismatch { module, .. }
-            | Self::MissingFeature { module, .. } => vec![module.number],
+            | Self::MissingFeature { module, .. }
+            | Self::BaseNotReplaced { module, .. } => vec![module.number],
             Self::TooManySections { .. }
             | Self::Unbound { .. }
             | Self::Alignment { .. }
+            | Self::SameBase { .. }
             | Self::Memory(_) => Vec::new(),
         };
         modules.sort_unstable();
@@ -286,6 +307,15 @@ pub enum RebindError {
         key: SlotKey,
         /// The first function or data object that holds a copy.
         user: UseOf,
+    },
+    /// An image that the program is linked on has another address for it, which code of the image
+    /// goes on to use.
+    #[error("{key} cannot be bound again: the base image `{base}` has it")]
+    Base {
+        /// The slot's key.
+        key: SlotKey,
+        /// The base.
+        base: Box<str>,
     },
     /// Code calls the function with another type.
     #[error("{key} cannot be bound to a function of type {given}: {} calls it as {expected}", .user.user())]

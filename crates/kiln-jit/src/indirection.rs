@@ -12,8 +12,8 @@
 use std::collections::BTreeMap;
 
 use kiln_debug::PlainRows;
-use kiln_image::Arch;
 use kiln_image::link::{self, ExternalDefinition};
+use kiln_image::{Arch, Override};
 
 use crate::error::JitError;
 use crate::memory::{Block, BlockHeader, HEADER, JumpShape, Memory, Region};
@@ -31,10 +31,16 @@ pub(crate) struct Indirection {
     slot: u64,
     /// Code that jumps through the slot. Its address is that of the function.
     stub: u64,
-    /// The number of the chunk.
-    chunk: u32,
-    /// The number in the chunk.
-    number: u32,
+    owner: Owner,
+}
+
+/// The owner of a slot and a stub.
+#[derive(Debug)]
+enum Owner {
+    /// They are those with this number of the chunk with this number.
+    Chunk { chunk: u32, number: u32 },
+    /// They are those of an image that the program is linked on.
+    Base(Override),
 }
 
 impl Indirection {
@@ -45,13 +51,37 @@ impl Indirection {
 
     /// Makes all callers call the code at this address from now on.
     pub(crate) fn store(&self, code: u64) {
-        // SAFETY: the slot is one of those of a chunk, which is freed after this.
-        unsafe { Cell::store_at(self.slot, code) };
+        match &self.owner {
+            // SAFETY: the slot is one of those of a chunk, which is freed after this.
+            Owner::Chunk { .. } => unsafe { Cell::store_at(self.slot, code) },
+            // SAFETY: the code was linked for the type that the base's function has. It is taken
+            // out of the slot before it is removed: see `retire`.
+            Owner::Base(code_of_base) => unsafe { code_of_base.set(code as *const u8) },
+        }
     }
 
-    /// Returns how code of other units reaches the function.
-    pub(crate) fn external(&self) -> ExternalDefinition {
-        ExternalDefinition::Replaceable { slot: self.slot, stub: self.stub }
+    /// Makes the indirection of a function of an image that the program is linked on.
+    pub(crate) fn of_base(code: Override) -> Self {
+        Self { slot: 0, stub: code.address().addr() as u64, owner: Owner::Base(code) }
+    }
+
+    /// Whether it is in an image that the program is linked on. All code reaches the function as
+    /// what it is there, whether it is replaced or not.
+    pub(crate) fn is_of_base(&self) -> bool {
+        matches!(self.owner, Owner::Base(_))
+    }
+
+    /// Takes the code out of the slot of an image.
+    pub(crate) fn retire(&self) {
+        if let Owner::Base(code) = &self.owner {
+            code.clear();
+        }
+    }
+
+    /// Returns how code of other units reaches the function, which is no function of a base.
+    pub(crate) fn external(&self) -> Option<ExternalDefinition> {
+        let (slot, stub) = (self.slot, self.stub);
+        (!self.is_of_base()).then_some(ExternalDefinition::Replaceable { slot, stub })
     }
 }
 
@@ -188,7 +218,7 @@ impl Stubs {
             let Chunk { stubs, slots, .. } = &self.chunks[&chunk];
             let slot = slots.address() + u64::from(number) * SLOT_SIZE;
             let stub = stubs.address() + HEADER + u64::from(number) * stub_size();
-            return Ok(Indirection { slot, stub, chunk, number });
+            return Ok(Indirection { slot, stub, owner: Owner::Chunk { chunk, number } });
         }
     }
 
@@ -198,8 +228,8 @@ impl Stubs {
     ///
     /// No code uses them any more.
     pub(crate) unsafe fn give(&mut self, indirection: Indirection, memory: &Memory) {
+        let Owner::Chunk { chunk: id, number } = indirection.owner else { return };
         indirection.store(0);
-        let Indirection { chunk: id, number, .. } = indirection;
         let Some(chunk) = self.chunks.get_mut(&id) else { return };
         chunk.in_use -= 1;
         if chunk.in_use == 0 {

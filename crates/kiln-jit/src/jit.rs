@@ -14,8 +14,9 @@ use kiln_artifact::record::SymbolKind;
 use kiln_artifact::{Artifact, Table};
 use kiln_globals::{Resolve, Signature, SlotKey};
 use kiln_image::link;
-use kiln_image::{FunctionRef, ThreadLocals, WithThreadLocals};
+use kiln_image::{FunctionRef, Loaded, ThreadLocals, WithThreadLocals};
 
+use crate::bases::OnBases;
 use crate::batch::{Batch, SlotKind};
 use crate::counters::CountedEntries;
 use crate::epoch::Guard;
@@ -153,7 +154,7 @@ impl Jit {
         resolver: &dyn Resolve,
     ) -> Result<Pending<'_, 'a>, JitError> {
         let LinkOptions { replace, role, names, counted_entries } = options;
-        let batch = Batch::new(artifacts, names);
+        let batch = Batch::new(artifacts, names).on(&self.state.bases)?;
         let mode = if replace { Mode::Replace } else { Mode::Add };
         let claim = self.claim(&batch, mode, resolver)?;
         let mut pending = Pending::new(&self.state, batch, claim);
@@ -169,6 +170,7 @@ impl Jit {
         resolver: &dyn Resolve,
     ) -> Result<Claim<'a>, JitError> {
         let resolver = &WithThreadLocals(resolver);
+        let resolver = &OnBases { bases: &self.state.bases, names: &batch.in_bases, next: resolver };
         let mut values = Keyed::default();
         let mut rebinds = 0;
         loop {
@@ -252,7 +254,8 @@ impl Jit {
     /// after the last call of the function.
     pub fn function(&self, name: &str) -> Option<FunctionRef<'_>> {
         let is_typed = |symbol: &Arc<Symbol>| symbol.kind() == SymbolKind::Function && symbol.has_type();
-        let symbol = self.state.symbols.get(name).filter(is_typed)?;
+        let Some(symbol) = self.state.symbols.get(name) else { return self.state.bases.function(name) };
+        let symbol = Some(symbol).filter(is_typed)?;
         let address = symbol.address as *const u8;
         // SAFETY: the address is that of published code, and its artifact records this type. It
         // stays mapped until it is removed and no guard from before is left.
@@ -262,7 +265,8 @@ impl Jit {
     /// Returns the address of the function or data object that is exported as `name`. Of a
     /// replaceable function, it is the address of its stub, which stays when it is replaced.
     pub fn address(&self, name: &str) -> Option<*const u8> {
-        self.state.symbols.address(name).map(|address| address as *const u8)
+        let own = self.state.symbols.address(name).map(|address| address as *const u8);
+        own.or_else(|| self.state.bases.address(name))
     }
 
     /// Returns the address of this thread's copy of the thread-local data `name`, or `None` if
@@ -272,16 +276,27 @@ impl Jit {
         ThreadLocals::address_of(self.address(name)?)
     }
 
-    /// Returns everything that is exported, in order of names: name, kind, address and size.
+    /// Returns everything that is exported, by the units or by images that they are linked on, in order
+    /// of names: name, kind, address and size.
     pub fn exports(&self) -> Vec<Export> {
         let mut exports = Vec::new();
         self.state.symbols.for_each(|name, symbol| {
             let (kind, size) = (symbol.kind(), symbol.size());
             exports.push(Export { name: name.into(), kind, address: symbol.address as *const u8, size });
         });
-        exports.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        for (name, symbol, address) in self.state.bases.all().iter().flat_map(|image| image.exports()) {
+            let kind = if symbol.kind.is_function() { SymbolKind::Function } else { SymbolKind::Data };
+            exports.push(Export { name: name.into(), kind, address, size: symbol.size as usize });
+        }
+        // Of a function of a base that is replaced, the code that is in force comes first.
+        exports.sort_by(|a, b| a.name.cmp(&b.name));
         exports.dedup_by(|a, b| a.name == b.name);
         exports
+    }
+
+    /// Returns the images that the program is linked on, each after its own bases.
+    pub fn bases(&self) -> &[Arc<Loaded>] {
+        self.state.bases.all()
     }
 
     /// Whether a unit is in memory and was not removed.
@@ -336,6 +351,10 @@ impl Jit {
     }
 
     fn rebind_as(&self, key: &SlotKey, address: usize, given: Option<&str>) -> Result<bool, RebindError> {
+        if let Some((known, base)) = self.state.bases.address_of(key).filter(|known| known.0 != address) {
+            let _ = known;
+            return Err(RebindError::Base { key: key.clone(), base: base.into() });
+        }
         let mut program = self.state.program();
         if let Some(given) = given
             && let Some((user, expected)) = program.other_type(SlotKind::of(key), key.text(), given)
@@ -355,7 +374,8 @@ impl Jit {
     }
 
     /// Finds the instruction at an address: its function, module, source location, and what else is
-    /// known about it. `None` if the address is in no function of this `Jit`. In the stub of a
+    /// known about it. `None` if the address is in no function of this `Jit`, nor of an image that it is
+    /// linked on. In the stub of a
     /// replaceable function, and in an entry that counts its calls, the function is found to which
     /// they lead, and [`is_stub`](kiln_image::code::Location::is_stub) says so.
     ///
@@ -363,13 +383,15 @@ impl Jit {
     /// handler. It takes less than 100 ns; reading name, source location and trap takes about as
     /// long again. A function is found from before it can be called, and until it is removed.
     pub fn locate(&self, address: *const u8) -> Option<Located<'_>> {
-        self.state.memory.locate(address).filter(|found| found.owner == self.state.id)
+        let own = self.state.memory.locate(address).filter(|found| found.owner == self.state.id);
+        own.or_else(|| self.state.bases.locate(address).map(Located::in_image))
     }
 
     /// Finds the call that returns to an address, as [`locate`](Self::locate) finds an instruction.
     /// Return addresses are what a walk over a stack finds, in all frames but the innermost.
     pub fn locate_call(&self, return_address: *const u8) -> Option<Located<'_>> {
-        self.state.memory.locate_call(return_address).filter(|found| found.owner == self.state.id)
+        let own = self.state.memory.locate_call(return_address).filter(|found| found.owner == self.state.id);
+        own.or_else(|| self.state.bases.locate_call(return_address).map(Located::in_image))
     }
 
     /// Tells debuggers about all code that they do not know yet. A debugger that attaches to a

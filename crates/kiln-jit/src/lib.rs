@@ -58,6 +58,7 @@
 //! before is gone, then the unwinder and debuggers forget it and its memory is free. Memory is
 //! freed when the [`Jit`] is dropped.
 
+mod bases;
 mod batch;
 mod blocks;
 mod counters;

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use kiln_image::Loaded;
+
 use crate::memory::Memory;
 
 /// Options of a [`Jit`](crate::Jit).
@@ -28,6 +30,10 @@ pub struct JitOptions {
     /// [`Map`](Profiler::Map) is written, addresses of code that was removed are not used again
     /// until such code takes a quarter of the memory for code.
     pub profiler: Option<Profiler>,
+    /// Loaded images that the program is linked on; their own bases count, too. Code calls their
+    /// functions, reads and writes their data, has the bindings of their globals, and replaces their
+    /// replaceable functions, as if they had been linked before it. Default: none.
+    pub bases: Vec<Arc<Loaded>>,
 }
 
 pub use kiln_debug::gdb::Debugger;
@@ -35,6 +41,6 @@ pub use kiln_debug::perf::Kind as Profiler;
 
 impl Default for JitOptions {
     fn default() -> Self {
-        Self { memory: None, unwind: true, debugger: Debugger::Present, profiler: None }
+        Self { memory: None, unwind: true, debugger: Debugger::Present, profiler: None, bases: Vec::new() }
     }
 }

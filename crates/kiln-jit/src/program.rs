@@ -16,11 +16,12 @@ use std::sync::Arc;
 use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::record::{Linkage, SymbolKind, SymbolRecord};
 use kiln_artifact::{Artifact, signatures_agree};
-use kiln_image::link::{ExternalDefinition, MAX_SECTIONS};
-use kiln_image::{Arch, FunctionText, missing_features};
+use kiln_image::link::{ExternalDefinition, LinkError, MAX_SECTIONS};
+use kiln_image::{Arch, BaseSymbolKind, FunctionText, missing_features};
 use smallvec::SmallVec;
 
-use crate::batch::{Batch, Reference, SlotKind, is_strong, reference, slot_kind};
+use crate::bases::{Bases, InBase};
+use crate::batch::{Batch, Reference, SlotKind, Winner, is_strong, reference, slot_kind};
 use crate::error::{InUseError, JitError, ModuleName, UseOf};
 use crate::hashed::NameHasher;
 use crate::indirection::{Indirection, Stubs};
@@ -78,6 +79,8 @@ struct References<'a> {
     names: Vec<&'a str>,
     /// Bounds of sections: the name, the section and the address.
     bounds: Vec<(&'a str, &'a str, u64)>,
+    /// Thread-local data of bases.
+    thread_locals: Vec<(&'a str, InBase)>,
     /// A slot that is used with several types expects none.
     slots: Vec<WantedSlot<'a>>,
     must_wait: bool,
@@ -118,6 +121,8 @@ pub(crate) struct Program {
     /// The units that are in memory, in order of linking.
     pub(crate) units: BTreeMap<UnitId, Arc<UnitInfo>>,
     names: Names,
+    /// The images that the program is linked on.
+    bases: Arc<Bases>,
     pub(crate) slots: Slots,
     sections: Sections,
     pub(crate) stubs: Stubs,
@@ -136,9 +141,9 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// Makes a program without units. `hasher` is that of its names.
-    pub(crate) fn new(stubs: Stubs, hasher: NameHasher) -> Self {
-        Self { stubs, names: Names::new(hasher), ..Self::default() }
+    /// Makes a program without units, on images. `hasher` is that of its names.
+    pub(crate) fn new(stubs: Stubs, hasher: NameHasher, bases: Arc<Bases>) -> Self {
+        Self { stubs, bases, names: Names::new(hasher), ..Self::default() }
     }
 
     /// Decides what the batch refers to, and claims its definitions. `values` are the values of
@@ -189,6 +194,13 @@ impl Program {
     /// redefinitions, and imports and overridden definitions whose type differs from that of the
     /// definition.
     fn check(&self, batch: &Batch<'_>, mode: Mode) -> Result<(), JitError> {
+        for (name, winner) in batch.listed().filter(|_| mode == Mode::Add && !batch.in_bases.is_empty()) {
+            let Some(&in_base) = batch.in_bases.get(name) else { continue };
+            if winner.linkage == Linkage::Replaceable && self.names.get(name).is_none() {
+                let (module, base) = (batch.module(winner.module), self.bases.name(in_base).into());
+                return Err(JitError::BaseNotReplaced { name: name.into(), module, base });
+            }
+        }
         let is_new = self.names.is_empty() && self.slots.is_empty(SlotKind::Symbol);
         for (module, artifact) in batch.artifacts.iter().enumerate() {
             // Most often, all modules are for the machine of the first.
@@ -301,7 +313,8 @@ impl Program {
         symbol: &SymbolRecord,
     ) -> Result<(), JitError> {
         let name = batch.artifacts[module].name(symbol);
-        if symbol.is_defined() && self.slots.get(SlotKind::Symbol, name).is_some() {
+        let is_late = symbol.is_defined() && !batch.in_bases.contains_key(name);
+        if is_late && self.slots.get(SlotKind::Symbol, name).is_some() {
             let (module, user) = (batch.module(module), self.user_of_slot(SlotKind::Symbol, name));
             return Err(JitError::DefinedLate { name: name.into(), module, user });
         }
@@ -436,7 +449,13 @@ impl Program {
         found: &mut References<'a>,
     ) {
         let name = artifact.name(symbol);
-        if let Some(known) = self.names.get(name) {
+        if let Some(&in_base) = batch.in_bases.get(name) {
+            match in_base.kind {
+                BaseSymbolKind::ThreadLocal => found.thread_local(name, in_base),
+                _ if is_used() => found.slot(SlotKind::Symbol, artifact, symbol),
+                _ => {}
+            }
+        } else if let Some(known) = self.names.get(name) {
             // Before the first definition is published, its address and its slot are not filled.
             found.must_wait |= known.published().is_none();
             let own = symbol.linkage() == Linkage::Replaceable;
@@ -478,10 +497,33 @@ impl Program {
         }
         for (name, winner) in batch.listed() {
             if winner.linkage == Linkage::Replaceable && self.names.get(name).is_none() {
-                new_names.insert(name, Box::new(self.stubs.take(memory)?));
+                let new = match batch.in_bases.get(name) {
+                    Some(&in_base) => self.override_function(batch, in_base, name, winner)?,
+                    None => self.stubs.take(memory)?,
+                };
+                new_names.insert(name, Box::new(new));
             }
         }
         Ok(())
+    }
+
+    /// Prepares to replace a function of a base.
+    fn override_function(
+        &self,
+        batch: &Batch<'_>,
+        in_base: InBase,
+        name: &str,
+        winner: Winner,
+    ) -> Result<Indirection, JitError> {
+        let artifact = &batch.artifacts[winner.module];
+        let signature = artifact.symbols()[winner.symbol].signature();
+        let signature = signature.and_then(|index| artifact.signature(index)).unwrap_or_default();
+        let found = self.bases.override_function(in_base, name, signature);
+        found.map(Indirection::of_base).ok_or_else(|| {
+            let (name, base) = (name.into(), self.bases.name(in_base).into());
+            let (module, kind) = (winner.module, in_base.kind);
+            batch.link_error(vec![LinkError::DefinedInBase { name, module, base, kind }])
+        })
     }
 
     /// Records the uses and definitions of a batch.
@@ -500,7 +542,7 @@ impl Program {
             self.triple = Some(artifact.triple().into());
             self.features = artifact.features().map(Into::into).collect();
         }
-        let References { names, bounds, slots, .. } = references;
+        let References { names, bounds, slots, thread_locals, .. } = references;
         let (mut outside, mut uses) = (Keyed::default(), Uses::default());
         for name in names {
             uses.names.push(self.names.add_user(name));
@@ -517,7 +559,15 @@ impl Program {
             let cell = || new_slots.remove(&(kind, name)).expect("the claim allocated it");
             let (address, key) = self.slots.add_user(kind, name, expected, cell);
             uses.slots.push((kind, key));
-            outside.insert((kind, name), ExternalDefinition::Slot(address));
+            let definition = match kind == SlotKind::Symbol && batch.in_bases.contains_key(name) {
+                true => ExternalDefinition::Base { slot: Some(address) },
+                false => ExternalDefinition::Slot(address),
+            };
+            outside.insert((kind, name), definition);
+        }
+        for (name, in_base) in thread_locals {
+            let address = self.bases.thread_local(in_base, name).map(ExternalDefinition::Address);
+            outside.extend(address.map(|address| ((SlotKind::Symbol, name), address)));
         }
         let artifacts = batch.is_large().then(|| {
             let large = Arc::new(LargeUnit::new(unit, first_module, batch));
@@ -531,6 +581,10 @@ impl Program {
             self.names.define(name, definition, || new_names.remove(name));
             // The slot of a replaceable function is not in the unit, and code inside reads it too.
             if winner.linkage == Linkage::Replaceable {
+                if batch.in_bases.contains_key(name) {
+                    let unused = ExternalDefinition::Base { slot: None };
+                    outside.entry((SlotKind::Symbol, name)).or_insert(unused);
+                }
                 outside.extend(self.external(name).map(|found| ((SlotKind::Symbol, name), found)));
             }
         }
@@ -544,7 +598,10 @@ impl Program {
         let names = self.names.listed_of(unit.id, &unit.artifacts);
         let known = names.filter_map(|name| self.names.get(name));
         known
-            .filter_map(|known| Some((known.name().shared().clone(), known.indirection.as_ref()?.address())))
+            .filter_map(|known| {
+                let own = known.indirection.as_ref().filter(|indirection| !indirection.is_of_base());
+                Some((known.name().shared().clone(), own?.address()))
+            })
             .collect()
     }
 
@@ -552,7 +609,7 @@ impl Program {
     fn external(&self, name: &str) -> Option<ExternalDefinition> {
         let known = self.names.get(name)?;
         match &known.indirection {
-            Some(indirection) => Some(indirection.external()),
+            Some(indirection) => indirection.external(),
             None => known.published().map(|symbol| ExternalDefinition::Address(symbol.address)),
         }
     }
@@ -860,6 +917,13 @@ impl<'a> References<'a> {
     fn bound(&mut self, name: &'a str, section: &'a str, address: u64) {
         if self.is_new(SlotKind::Symbol, name) {
             self.bounds.push((name, section, address));
+        }
+    }
+
+    /// Adds thread-local data of a base.
+    fn thread_local(&mut self, name: &'a str, in_base: InBase) {
+        if self.is_new(SlotKind::Symbol, name) {
+            self.thread_locals.push((name, in_base));
         }
     }
 

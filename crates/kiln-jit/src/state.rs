@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use crate::bases::Bases;
 use crate::epoch::{Epoch, Epochs};
 use crate::error::JitError;
 use crate::hashed::NameHasher;
@@ -26,6 +27,7 @@ pub(crate) struct State {
     pub(crate) observers: Observers,
     pub(crate) symbols: Symbols,
     pub(crate) epochs: Epochs,
+    pub(crate) bases: Arc<Bases>,
     program: Mutex<Program>,
     /// Told when a link has ended.
     ended: Condvar,
@@ -43,13 +45,15 @@ impl State {
         let observers = Observers::new(&options, &memory);
         let hasher = NameHasher::default();
         let stubs = Stubs::new(options.unwind, observers.keep_addresses());
-        let program = Program::new(stubs, hasher.clone());
+        let bases = Arc::new(Bases::new(&options.bases)?);
+        let program = Program::new(stubs, hasher.clone(), bases.clone());
         Ok(Self {
             observers,
             memory,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             symbols: Symbols::new(hasher),
             epochs: Epochs::default(),
+            bases,
             program: Mutex::new(program),
             ended: Condvar::new(),
             quarantine: Mutex::default(),
@@ -179,6 +183,8 @@ impl Garbage {
     /// Takes the code out of the index of addresses, and counts all memory as retired.
     fn new(retired: Retired, memory: &Memory) -> Self {
         let Retired { units, slots, indirections } = retired;
+        // Nobody enters code of the program through a base any more.
+        indirections.iter().for_each(Indirection::retire);
         // First of all: what is found by an address is all there, with its unwind rows.
         for unit in &units {
             unit.blocks.hide(memory);

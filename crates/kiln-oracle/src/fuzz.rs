@@ -24,8 +24,9 @@ use kiln_image::code::{CodeTables, Function, Location, name_of_stub};
 use kiln_image::keys::Signer;
 use kiln_image::link::{LeanOptions, Level, Roots, join_levels, lean};
 use kiln_image::{
-    Debugger, GlobalSymbols, Image, ImageInfo, ImageOptions, ImageSignature, LoadError, ObjectOptions, Trust,
-    content_hash, image_signatures, sign_image, verify_bytes, verify_signed_bytes, write_image, write_object,
+    Debugger, EmbeddedArtifacts, GlobalSymbols, Image, ImageInfo, ImageOptions, ImageSignature, LoadError,
+    ObjectOptions, Trust, content_hash, image_signatures, sign_image, verify_bytes, verify_signed_bytes,
+    write_image, write_object,
 };
 use kiln_ir::{Body, Code, Diagnostic, Module, Modules, Source, Target, parse, parse_unverified, print};
 
@@ -286,6 +287,10 @@ pub fn image(bytes: &[u8]) {
     let info = ImageInfo::parse(&bytes);
     let _ = verify_bytes(&bytes);
     signatures_of(&bytes);
+    if let Ok(embedded) = EmbeddedArtifacts::of_image(&bytes) {
+        let size: usize = embedded.modules.iter().map(|module| module.artifact.as_bytes().len()).sum();
+        assert!(size <= 257 * bytes.len(), "{} bytes became {size}", bytes.len());
+    }
     let Ok(image) = Image::from_bytes(&bytes) else { return };
     let _ = (image.slots(), image.triple(), image.kiln_version(), image.verify());
     let _ = (image.producers().count(), image.features().count());
@@ -360,6 +365,47 @@ pub fn signatures(bytes: &[u8]) {
     }
     let _ = Signer::parse(text);
 }
+
+/// Joins two images to an input of [`layer`].
+pub fn join_images(base: &[u8], layer: &[u8]) -> Vec<u8> {
+    [&(base.len() as u32).to_le_bytes(), base, layer].concat()
+}
+
+/// Reads the input as an image and a layer on it, or on anything, and binds both: the length of the
+/// first as four bytes, the first, the second. Calls nothing in them.
+///
+/// # Panics
+///
+/// If a property does not hold.
+pub fn layer(bytes: &[u8]) {
+    let Some((len, rest)) = bytes.split_first_chunk() else { return };
+    let len = u32::from_le_bytes(*len) as usize;
+    let Some((base, layer)) = rest.split_at_checked(len) else { return };
+    let open = |bytes: &[u8]| {
+        let mut bytes = bytes.to_vec();
+        fit_image(&mut bytes);
+        Image::from_bytes(&bytes)
+    };
+    let resolve = |_: &SlotKey| Some(0x1000);
+    let (Ok(base), Ok(layer)) = (open(base), open(layer)) else { return };
+    let Ok(base) = base.named(BASE).bind(&resolve) else { return };
+    let base = [Arc::new(base)];
+    // Of a function, the code in force, whichever the layer replaces.
+    let functions = || base[0].functions().filter_map(|f| base[0].locate(f.address())).count();
+    let before = functions();
+    let _ = (layer.bases().count(), layer.id());
+    match layer.allow_other_bases(true).bind_on(&base, &resolve) {
+        Ok(layer) => {
+            let _ = (layer.exports().count(), layer.bases().len(), functions());
+            drop(layer);
+            assert_eq!(functions(), before, "what a layer replaced is as it was");
+        }
+        Err(error) => assert!(error.to_string().len() < 1 << 20, "a message of bounded length"),
+    }
+}
+
+/// The name of the base of the layers that [`layer`] reads.
+pub const BASE: &str = "base.so";
 
 /// Reads the input as code tables: asks for everything that is known about places in it.
 ///

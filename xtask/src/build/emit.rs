@@ -6,10 +6,11 @@ use kiln::artifact::Artifact;
 use kiln::globals::GlobalTable;
 use kiln::image::link::{Lean, LinkError};
 use kiln::image::{
-    DebugInfo, GlobalSymbols, ImageFiles, ImageOptions, ObjectOptions, write_image_files, write_object,
+    DebugInfo, GlobalSymbols, Image, ImageFiles, ImageOptions, ObjectOptions, write_layer, write_object,
 };
 
 use super::image::ImageArgs;
+use super::layer::{LayerArgs, as_bases};
 use crate::output::{Failure, Outcome};
 
 /// The form of the output.
@@ -47,6 +48,8 @@ pub(super) struct EmitArgs {
     #[arg(long, visible_alias = "no-symtab")]
     strip: bool,
     #[command(flatten)]
+    layer: LayerArgs,
+    #[command(flatten)]
     image: ImageArgs,
 }
 
@@ -69,6 +72,10 @@ impl EmitArgs {
                 is_object && self.image.is_given(),
                 "--soname, --needed, --export-list, --text-align and --pack-relative-relocs are for images, not \
                  for --emit object",
+            ),
+            (
+                is_object && self.layer.is_given(),
+                "--base and --embed-artifacts are for images, not for --emit object",
             ),
             (!is_object && self.slots_symbol.is_some(), "--slots-symbol needs --emit object"),
             (!is_object && self.named_globals, "--named-globals needs --emit object"),
@@ -93,6 +100,11 @@ impl EmitArgs {
         self.emit == Emit::Object
     }
 
+    /// Opens the images that the output is linked on.
+    pub(super) fn bases(&self) -> Result<Vec<Image>, Failure> {
+        self.layer.bases()
+    }
+
     /// Whether there is to be debug information.
     pub(super) fn is_debugged(&self) -> bool {
         self.debug || self.split_debug.is_some()
@@ -104,11 +116,13 @@ impl EmitArgs {
     }
 
     /// Writes the program in the form that the arguments ask for. `names` are those of the modules,
-    /// and `image` is what [`image_options`](Self::image_options) returned.
+    /// `bases` the images that it is linked on, and `image` is what
+    /// [`image_options`](Self::image_options) returned.
     pub(super) fn write(
         &self,
         lean: &Lean,
         names: &[Box<str>],
+        bases: &[Image],
         image: ImageOptions,
     ) -> Result<Written, Vec<LinkError>> {
         let Lean { artifacts, modules, .. } = lean;
@@ -119,9 +133,11 @@ impl EmitArgs {
                 let parts = modules.iter().map(|module| names[*module as usize].clone());
                 let module_names = if self.is_debugged() { parts.collect() } else { Vec::new() };
                 let (debug, module_numbers) = (self.debug_info(), modules.clone());
+                let (strip, embed_artifacts) = (self.strip, self.layer.embeds());
                 let options =
-                    ImageOptions { strip: self.strip, debug, module_names, module_numbers, ..image };
-                let ImageFiles { image, debug, .. } = write_image_files(artifacts, &globals, &options)?;
+                    ImageOptions { strip, embed_artifacts, debug, module_names, module_numbers, ..image };
+                let files = write_layer(artifacts, &globals, &as_bases(bases), &options)?;
+                let ImageFiles { image, debug, .. } = files;
                 let slots = kiln::image::ImageInfo::parse(&image).map_or(0, |info| info.slots.len());
                 Ok(Written { bytes: image, debug, slots })
             }

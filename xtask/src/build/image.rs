@@ -41,7 +41,7 @@ impl ImageArgs {
     }
 
     /// Returns the options of the image, and defaults for the others.
-    pub(super) fn options(&self) -> Result<ImageOptions, Failure> {
+    pub(crate) fn options(&self) -> Result<ImageOptions, Failure> {
         let exports = match &self.export_list {
             Some(path) => {
                 let text = std::fs::read_to_string(path);

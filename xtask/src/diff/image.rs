@@ -18,6 +18,11 @@ pub(super) fn compare(a: Side<'_>, b: Side<'_>, report: &mut Report) {
     report.sets("compiler", texts(&a.0.producers), texts(&b.0.producers));
     report.sets("CPU feature", texts(&a.0.features), texts(&b.0.features));
     report.values("access to globals", Some(a.0.globals.name()), Some(b.0.globals.name()));
+    report.sets("base", bases(a.0).iter().map(|base| &**base), bases(b.0).iter().map(|base| &**base));
+    let replaced = |image: &ImageInfo| -> Vec<Box<str>> {
+        image.replacements.iter().map(|new| new.name.clone()).collect()
+    };
+    report.sets("replaced function", texts(&replaced(a.0)), texts(&replaced(b.0)));
     compare_lists("export", &exports(a.0), &exports(b.0), report);
     compare_lists("slot", &slots(a.0), &slots(b.0), report);
     let pointers = |image: &ImageInfo| {
@@ -33,6 +38,11 @@ pub(super) fn compare(a: Side<'_>, b: Side<'_>, report: &mut Report) {
     if report.all().len() == before {
         bytes::compare("headers, or gaps between sections", a.1, b.1, report);
     }
+}
+
+/// Returns the images that an image is a layer on.
+fn bases(image: &ImageInfo) -> Vec<String> {
+    image.bases.iter().map(|base| format!("{} with id {}", base.name, base.id)).collect()
 }
 
 fn texts(list: &[Box<str>]) -> impl Iterator<Item = &str> {

@@ -16,6 +16,7 @@ mod escape;
 #[cfg(feature = "remote")]
 mod farm;
 mod installed;
+mod layers;
 mod output;
 mod pages;
 #[cfg(feature = "remote")]

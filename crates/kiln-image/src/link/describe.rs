@@ -51,6 +51,19 @@ pub struct Indirection {
     pub stub: Option<u64>,
 }
 
+/// New code for a replaceable function of an image that the program is linked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Replacement<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// The function's type, as `kiln_artifact::Signature` prints it.
+    pub signature: Option<&'a str>,
+    /// The number of the module that defines it.
+    pub module: usize,
+    /// Offset of the code in the area [`Area::Text`], in bytes.
+    pub offset: u64,
+}
+
 /// The code of one function, visible or local.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FunctionRange<'a> {
@@ -124,6 +137,18 @@ impl<'a> Plan<'a> {
             }
             _ => None,
         }
+    }
+
+    /// Returns the new code for functions of bases, in order of the first module and symbol that knows
+    /// the name. Of several definitions, the last is in force.
+    pub fn replacements(&self) -> impl Iterator<Item = Replacement<'a>> {
+        self.symbols.replacements().iter().filter_map(move |&(_, (module, symbol))| {
+            let (module, artifact) = (module as usize, &self.artifacts[module as usize]);
+            let symbol = &artifact.symbols()[symbol as usize];
+            let (_, offset) = self.placement.locate(module, symbol.section(), symbol.offset.get())?;
+            let signature = symbol.signature().and_then(|index| artifact.signature(index));
+            Some(Replacement { name: artifact.name(symbol), signature, module, offset })
+        })
     }
 
     /// Returns every function, local functions included, in order of address.

@@ -4,6 +4,7 @@
 use kiln_artifact::RelocKind;
 
 use crate::arch::Arch;
+use crate::base::BaseSymbolKind;
 
 /// Modules cannot be linked. Modules are numbered from 0, in the order in which they were given.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -369,6 +370,86 @@ pub enum LinkError {
         /// The name.
         name: Box<str>,
     },
+    /// A base is for another target than the modules that are linked on it.
+    #[error("base image `{base}` is for {triple}, but module 0 was compiled for {expected}")]
+    BaseTarget {
+        /// The base.
+        base: Box<str>,
+        /// Its target triple.
+        triple: Box<str>,
+        /// The target triple of module 0.
+        expected: Box<str>,
+    },
+    /// Two bases export a name that a module uses, so it means either.
+    #[error("`{name}` is in the base images `{first}` and `{second}`, so it is not known which is meant")]
+    AmbiguousBase {
+        /// The name.
+        name: Box<str>,
+        /// The first base that exports it.
+        first: Box<str>,
+        /// Another base that does.
+        second: Box<str>,
+    },
+    /// A module defines a name that a base exports, and that is not a replaceable function of both.
+    #[error("module {module} defines `{name}`, which is {kind} of the base image `{base}`{}", may_replace(*.kind))]
+    DefinedInBase {
+        /// The name.
+        name: Box<str>,
+        /// The module.
+        module: usize,
+        /// The base.
+        base: Box<str>,
+        /// The kind of what the base exports.
+        kind: BaseSymbolKind,
+    },
+    /// A module uses a function of a base as data, or data as a function.
+    #[error("{} uses `{name}` as something else than {found}, which it is in the base image `{base}`",
+        used_by(*.importer, .user))]
+    BaseKind {
+        /// The symbol.
+        name: Box<str>,
+        /// The module that uses it.
+        importer: usize,
+        /// The first function of that module that uses it; empty if none is known.
+        user: Box<str>,
+        /// The base.
+        base: Box<str>,
+        /// The kind of what the base exports.
+        found: BaseSymbolKind,
+    },
+    /// A module uses a function of a base with another type than it has.
+    #[error(
+        "{} uses `{name}` as {import_signature}, but the base image `{base}` has it as {definition_signature}",
+        used_by(*.importer, .user)
+    )]
+    BaseSignature {
+        /// The function.
+        name: Box<str>,
+        /// The module that uses it.
+        importer: usize,
+        /// The first function of that module that uses it; empty if none is known.
+        user: Box<str>,
+        /// The type with which it is declared.
+        import_signature: Box<str>,
+        /// The base.
+        base: Box<str>,
+        /// The type that it has there.
+        definition_signature: Box<str>,
+    },
+    /// There are more bases than an image can have.
+    #[error("{count} base images, limit {limit}")]
+    TooManyBases {
+        /// The number of bases.
+        count: usize,
+        /// The largest number.
+        limit: usize,
+    },
+    /// A base has no name, by which the layer could be told which image it needs.
+    #[error("base image number {number} has no name: open it from a file")]
+    NamelessBase {
+        /// The position of the base.
+        number: usize,
+    },
     /// A buffer given by the caller does not have the size that the layout says.
     #[error("{area} is {given} bytes, the layout says {expected}")]
     Buffer {
@@ -431,6 +512,9 @@ impl LinkError {
             | Self::SectionConflict { first: other, second: module, .. } => (Some(module), Some(other)),
             Self::RoutineConflict { module, definer, .. } => (Some(module), Some(definer)),
             Self::TargetMismatch { module, .. } => (Some(module), Some(0)),
+            Self::BaseKind { importer: module, .. } | Self::BaseSignature { importer: module, .. } => {
+                (Some(module), None)
+            }
             Self::ReplaceableConflict { replaceable, other, .. } => {
                 (Some(replaceable.max(other)), Some(replaceable.min(other)))
             }
@@ -449,6 +533,7 @@ impl LinkError {
             | Self::ReservedName { module, .. }
             | Self::ReservedSection { module, .. }
             | Self::GlobalInData { module, .. }
+            | Self::DefinedInBase { module, .. }
             | Self::NameWithZero { module, .. } => (Some(module), None),
             Self::TooLarge { module, .. } | Self::Levels { module, .. } => (module, None),
             Self::UnsupportedTarget { .. }
@@ -459,6 +544,10 @@ impl LinkError {
             | Self::Needed { .. }
             | Self::NoExport { .. }
             | Self::TextAlign { .. }
+            | Self::BaseTarget { .. }
+            | Self::AmbiguousBase { .. }
+            | Self::TooManyBases { .. }
+            | Self::NamelessBase { .. }
             | Self::Buffer { .. } => (None, None),
         }
     }
@@ -476,6 +565,14 @@ fn used_by(module: usize, function: &str) -> String {
 /// Returns, for example, "function `f` of module 3 (at 0x2a of its code)".
 fn site(module: usize, function: &str, offset: u64) -> String {
     format!("{} (at {offset:#x} of its code)", used_by(module, function))
+}
+
+/// Returns what there is to say if a replaceable function of a base is defined in another way.
+fn may_replace(kind: BaseSymbolKind) -> &'static str {
+    match kind {
+        BaseSymbolKind::Replaceable => "; define it as replaceable",
+        _ => "",
+    }
 }
 
 /// Returns "module 3: ", or an empty string.

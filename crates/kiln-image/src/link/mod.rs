@@ -55,6 +55,7 @@
 
 mod agreement;
 mod assign;
+mod bases;
 mod code;
 mod code_size;
 mod definitions;
@@ -88,8 +89,9 @@ mod unwind;
 mod unwind_size;
 mod users;
 
+pub use bases::{OfBase, OfBases};
 pub use definitions::{Definitions, Place, SymbolNumbers, is_shared_definition};
-pub use describe::{Definition, FunctionRange, Indirection, SlotDetails};
+pub use describe::{Definition, FunctionRange, Indirection, Replacement, SlotDetails};
 pub use direct::{PatchSource, TextPatch};
 pub use error::LinkError;
 pub use fixups::{FixupOutput, Fixups, Pointer, PointerSource, SymbolicPointer};
@@ -104,7 +106,7 @@ pub(crate) use relocatable::{DataReloc, ObjectPlan, RelocSink, RelocTarget, Text
 pub use relocate::{stub_size, write_stub_to_slot};
 pub use resolve::ExternalDefinition;
 #[cfg(feature = "write")]
-pub(crate) use resolve::{ResolvedId, SLOTS_SYMBOL};
+pub(crate) use resolve::ResolvedId;
 pub use sections::{Bound, MAX_SECTIONS, NamedSection, section_bound};
 pub use stubs::StubRange;
 pub use threads::is_small;

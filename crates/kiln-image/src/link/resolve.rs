@@ -30,10 +30,7 @@ use super::definitions::{Definitions, Place, SymbolNumbers, is_shared_definition
 use super::error::LinkError;
 use super::lists::{PerModule, PerSymbol};
 use super::sections::{Bound, NamedSections};
-
-/// The name under which an image exports its external slots. No module may use this name, not even
-/// in a link into memory, because every such program must also have an image.
-pub(crate) const SLOTS_SYMBOL: &str = "kiln_slots";
+use crate::base::SLOTS_SYMBOL;
 
 /// The definition that a symbol or a global already has outside this link.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +49,14 @@ pub enum ExternalDefinition {
         slot: u64,
         /// The address of the stub, which is the function's address for everyone but callers.
         stub: u64,
+    },
+    /// A symbol of an image that the program is linked on. Code reaches it through a slot, as it
+    /// does something of the host: the slot at this address, or an external slot of this link. If it
+    /// is a replaceable function, this link may have new code for it, which is reached in no other
+    /// way: see [`Plan::replacements`](super::Plan::replacements).
+    Base {
+        /// The address of a slot that holds its address, if there is one.
+        slot: Option<u64>,
     },
 }
 
@@ -116,9 +121,18 @@ pub(super) struct SymbolTable {
     /// The end of each module's part of `ids`.
     ends: PerModule<u32>,
     replaceable: Vec<ReplaceableFunction>,
+    /// The functions of bases that this link has new code for, with the module and the number of
+    /// the definition in force, in order of their resolved symbols.
+    replacements: Vec<(ResolvedId, Place)>,
 }
 
 impl SymbolTable {
+    /// Returns the functions of bases that this link has new code for, and the places of the
+    /// definitions in force.
+    pub(super) fn replacements(&self) -> &[(ResolvedId, Place)] {
+        &self.replacements
+    }
+
     /// Returns the replaceable functions, in order of their resolved symbols.
     pub(super) fn replaceable(&self) -> &[ReplaceableFunction] {
         &self.replaceable
@@ -229,7 +243,8 @@ pub(super) fn resolve<'a>(
     global_slots.retain(is_host);
 
     // Symbols without a strong definition: definitions outside the link, and bounds of sections.
-    let replaceable = resolve_outside(artifacts, external, &mut sections, &open, &mut symbols);
+    let (replaceable, replacements) =
+        resolve_outside(artifacts, external, &mut sections, &open, &mut symbols);
     let zeros = if has_zero { &*open } else { &[] };
     for &id in zeros {
         let ResolvedSymbol { resolution, module, symbol } = symbols[id.index()];
@@ -240,7 +255,8 @@ pub(super) fn resolve<'a>(
         }
     }
     let are_unique = definitions.are_unique();
-    Resolved { symbols: SymbolTable { symbols, ids, ends, replaceable }, sections, are_unique, global_slots }
+    let symbols = SymbolTable { symbols, ids, ends, replaceable, replacements };
+    Resolved { symbols, sections, are_unique, global_slots }
 }
 
 /// The state of the resolver: the symbols, names and keys found so far.
@@ -410,10 +426,15 @@ impl<'a, 'e> Resolver<'a, 'e> {
 
     /// Resolves a global at its first use.
     fn resolve_global(&mut self, key: &str, id: ResolvedId) {
-        if let Some(definition) = (self.external)(KeyRef::Global(key)) {
+        let external = (self.external)(KeyRef::Global(key));
+        // Without a slot outside it has one of this link.
+        if let Some(definition) = external.filter(|found| *found != ExternalDefinition::Base { slot: None }) {
             self.symbols[id.index()].resolution = match definition {
                 ExternalDefinition::Address(address) => Resolution::KnownAddress(address),
-                ExternalDefinition::Slot(slot) => Resolution::KnownSlot(slot),
+                ExternalDefinition::Slot(slot) | ExternalDefinition::Base { slot: Some(slot) } => {
+                    Resolution::KnownSlot(slot)
+                }
+                ExternalDefinition::Base { slot: None } => return,
                 // A run-time object is not replaceable: its address is that of the stub.
                 ExternalDefinition::Replaceable { stub, .. } => Resolution::KnownAddress(stub),
             };
@@ -514,15 +535,16 @@ impl<'a, 'e> Resolver<'a, 'e> {
 
 /// Resolves undefined symbols and weak definitions to definitions outside the link. Symbols that
 /// are still undefined are then resolved to bounds of named sections. Globals are already resolved.
-/// Returns the replaceable functions, which may have a slot outside.
+/// Returns the replaceable functions, which may have a slot outside, and the new code for functions of
+/// bases.
 fn resolve_outside(
     artifacts: &[Artifact],
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,
     sections: &mut NamedSections<'_>,
     open: &[ResolvedId],
     symbols: &mut [ResolvedSymbol],
-) -> Vec<ReplaceableFunction> {
-    let mut replaceable = Vec::new();
+) -> (Vec<ReplaceableFunction>, Vec<(ResolvedId, Place)>) {
+    let (mut replaceable, mut replacements) = (Vec::new(), Vec::new());
     for &id in open {
         let resolved = &mut symbols[id.index()];
         let artifact = &artifacts[resolved.module as usize];
@@ -538,12 +560,18 @@ fn resolve_outside(
                 replaceable.push(ReplaceableFunction { id, definition, known_slot, known_stub });
                 Resolution::Replaceable(replaceable.len() as u32 - 1)
             };
-            use ExternalDefinition::{Address, Replaceable, Slot};
+            use ExternalDefinition::{Address, Base, Replaceable, Slot};
             match (external(slot_key(artifact, symbol)), definition) {
                 (Some(Replaceable { slot, stub }), _) => resolved.resolution = add(Some(slot), Some(stub)),
                 (Some(Slot(slot)), Some(_)) => resolved.resolution = add(Some(slot), None),
                 (Some(Slot(slot)), None) => resolved.resolution = Resolution::KnownSlot(slot),
                 (Some(Address(address)), None) => resolved.resolution = Resolution::KnownAddress(address),
+                (Some(Base { slot }), definition) => {
+                    replacements.extend(definition.map(|place| (id, place)));
+                    resolved.resolution = slot.map_or(Resolution::Undefined, Resolution::KnownSlot);
+                    // No bound of a section, whatever its name.
+                    continue;
+                }
                 (Some(Address(_)) | None, Some(_)) => resolved.resolution = add(None, None),
                 (None, None) => {}
             }
@@ -555,5 +583,5 @@ fn resolve_outside(
             resolved.resolution = Resolution::SectionBound { section, bound };
         }
     }
-    replaceable
+    (replaceable, replacements)
 }

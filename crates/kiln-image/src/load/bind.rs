@@ -4,7 +4,7 @@
 use std::ops::Range;
 #[cfg(feature = "trap")]
 use std::sync::PoisonError;
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use kiln_debug::gdb;
 use kiln_debug::unwind::{Registration, Rows};
@@ -14,6 +14,7 @@ use super::function::{FunctionRef, Owner};
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
 use super::origin::Origin;
+use super::overrides::{Overridden, Override};
 use super::thread_locals::{ThreadLocalData, ThreadLocals};
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
@@ -42,6 +43,16 @@ pub(super) enum Unwind {
 /// everything. Keep it where it outlives all callers, if necessary in a static.
 #[derive(Debug)]
 pub struct Loaded {
+    /// The code that it has for functions of its bases. Taken back before anything else.
+    pub(super) overrides: Vec<Override>,
+    /// The images that it is a layer on, and theirs, in order. They stay as long as it does.
+    pub(super) bases: Vec<Arc<Self>>,
+    /// The code of layers for its own replaceable functions.
+    pub(super) overridden: Mutex<Overridden>,
+    /// The values of the external slots, if they are not in memory.
+    pub(super) unstored: Box<[usize]>,
+    /// The name of its file, by which layers name it.
+    pub(super) name: Box<str>,
     /// Taken back before the memory is: fields are dropped in order. An error if the rows are not
     /// whole.
     unwind_rows: OnceLock<Result<Option<Registration>, NotRowsError>>,
@@ -53,7 +64,7 @@ pub struct Loaded {
     #[cfg(feature = "trap")]
     traps: Mutex<Option<super::trap::Traps>>,
     /// As above.
-    thread_locals: Option<ThreadLocals>,
+    pub(super) thread_locals: Option<ThreadLocals>,
     pub(super) mapped: Mapped,
     /// The file, if it is mapped itself.
     pub(super) origin: Option<Origin>,
@@ -86,6 +97,11 @@ impl Loaded {
             clear_end(memory, segment, page);
         });
         let mut loaded = Self {
+            overrides: Vec::new(),
+            bases: Vec::new(),
+            overridden: Mutex::default(),
+            unstored: Box::default(),
+            name: Box::default(),
             unwind_rows: OnceLock::new(),
             unwind,
             debugger: Mutex::default(),
@@ -269,6 +285,8 @@ impl Loaded {
             let bytes = zerocopy::IntoBytes::as_bytes(addresses);
             // SAFETY: `writable` found `len` bytes in a segment that is mapped writable.
             unsafe { self.mapped.memory.write(offset, bytes) };
+        } else {
+            self.unstored = addresses.into();
         }
         for index in 0..self.mapped.tables().note.symbolic().len() {
             let Some(&record) = self.mapped.tables().note.symbolic().get(index) else { break };
@@ -365,7 +383,7 @@ impl Loaded {
 
     /// Returns the address that is `value` bytes after the load address, if it is in an executable
     /// segment.
-    fn executable(&self, value: u64) -> Option<*const u8> {
+    pub(super) fn executable(&self, value: u64) -> Option<*const u8> {
         let fits = |s: &&Segment| s.is_executable() && (s.start..s.end()).contains(&value);
         self.mapped.segments.iter().find(fits)?;
         Some(self.mapped.memory.base().wrapping_add(value as usize))

@@ -6,6 +6,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 
 use kiln_debug::gdb::Debugger;
 use kiln_debug::perf::Kind as Profiler;
@@ -15,11 +16,13 @@ use kiln_keys::PublicKey;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use super::bind::{Loaded, Unwind};
+use super::layer::Layer;
 use super::mapped::{Code, Mapped, Wanted};
 use super::observers::Observers;
 use super::origin::Origin;
 use super::thread_locals::{ThreadLocals, WithThreadLocals};
 use crate::arch::Arch;
+use crate::base::{Base, BaseSymbol, ImageId};
 use crate::error::LoadError;
 use crate::features::missing_features;
 use crate::note::LevelRecord;
@@ -40,6 +43,9 @@ pub struct Image {
     /// The keys that are known to have signed it.
     #[cfg(feature = "sign")]
     pub(super) signers: Vec<PublicKey>,
+    /// The name of its file; empty if it has none.
+    name: Box<str>,
+    other_bases: bool,
 }
 
 impl Image {
@@ -94,7 +100,8 @@ impl Image {
         opened
             .and_then(|Opened { file, metadata, headers }| {
                 let origin = Some(Origin::new(path, &metadata));
-                Ok(Self { origin, ..Self::map(file, metadata.len(), &headers, wanted)? })
+                let image = Self::map(file, metadata.len(), &headers, wanted)?;
+                Ok(Self { origin, ..image }.named(&file_name(path)))
             })
             .map_err(|error| error.at(path))
     }
@@ -119,7 +126,7 @@ impl Image {
                 // Read the headers from the copy, because the file may have changed since it was
                 // opened.
                 let headers = read_headers(&copy)?;
-                Self::map(copy, len, &headers, Wanted::Base)
+                Ok(Self::map(copy, len, &headers, Wanted::Base)?.named(&file_name(path)))
             })
             .map_err(|error| error.at(path))
     }
@@ -157,9 +164,41 @@ impl Image {
             origin: None,
             observers: Observers::default(),
             level,
+            name: Box::default(),
+            other_bases: false,
             #[cfg(feature = "sign")]
             signers: Vec::new(),
         }
+    }
+
+    /// Sets the name by which layers on this image name it. By default it is that of the file,
+    /// without the folder, and empty for [`from_bytes`](Self::from_bytes).
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    /// Sets whether bases are accepted that are not the images that this layer was linked on, but
+    /// have their names, and everything that the layer uses: functions of the same types, data of
+    /// the same size. So a base can be built again without its layers. By default, the id
+    /// must be the same.
+    #[must_use]
+    pub fn allow_other_bases(mut self, allow: bool) -> Self {
+        self.other_bases = allow;
+        self
+    }
+
+    /// Returns the names and the ids of the images that this one is a layer on, in the
+    /// order in which they are loaded. Empty if it is no layer.
+    pub fn bases(&self) -> impl ExactSizeIterator<Item = (&str, ImageId)> {
+        let note = self.mapped.tables().note;
+        note.bases().iter().map(move |base| (note.text(base.name).unwrap_or_default(), ImageId(base.id)))
+    }
+
+    /// Returns the id, by which layers name the image.
+    pub fn id(&self) -> ImageId {
+        ImageId(self.mapped.head().id)
     }
 
     /// Returns the keys of the external slots, in order of the slot array. The list is empty if a
@@ -291,6 +330,25 @@ impl Image {
         self
     }
 
+    /// Does what [`bind`](Self::bind) does for an image that is a layer on `bases`. Each of its
+    /// [bases](Self::bases) must be among them, or among their own bases. What it uses of them is
+    /// found there, by name and type; so are globals that have a slot there, whose binding it shares.
+    /// `resolver` is asked for the rest. Functions of bases that it replaces are replaced until the
+    /// image is dropped, for everybody who calls them. Bases stay loaded as long as the image does.
+    ///
+    /// Of several layers that replace the same function, that which was bound last is in force.
+    ///
+    /// # Errors
+    ///
+    /// As for [`bind`](Self::bind); and [`LoadError::MissingBase`], [`LoadError::OtherBase`] and
+    /// [`LoadError::BaseSymbols`], which names everything that a base does not have as it was.
+    pub fn bind_on(self, bases: &[Arc<Loaded>], resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
+        let tables = self.mapped.tables();
+        let layer = Layer::find(tables.note, bases, self.other_bases);
+        let layer = layer.map_err(|error| self.at_origin(error))?;
+        self.bind_layer(layer, resolver)
+    }
+
     /// Fills the slots with the addresses that `resolver` gives, and makes the image callable. The
     /// resolver is told the type with which the image calls a function. It must also know the
     /// [routines](SlotKey::Routine) of the C library that the code generator calls, as
@@ -303,7 +361,14 @@ impl Image {
     /// [`LoadError::Unbound`] names every slot without an address and a function that uses it;
     /// [`LoadError::NotExecutable`] the mount that does not allow to execute code;
     /// [`LoadError::Malformed`] if a relocation would write outside writable data.
+    ///
+    /// An image that is a layer on others needs [`bind_on`](Self::bind_on).
     pub fn bind(self, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
+        self.bind_on(&[], resolver)
+    }
+
+    /// Binds what is not of a base.
+    fn bind_layer(self, layer: Layer, resolver: &dyn Resolve) -> Result<Loaded, LoadError> {
         let tables = self.mapped.tables();
         let note = tables.note;
         let malformed = |what| self.at_origin(LoadError::malformed(what, self.mapped.note_offset));
@@ -323,12 +388,16 @@ impl Image {
         });
         let with_thread_locals = WithThreadLocals(resolver);
         let resolver = if self.mapped.thread_local.is_some() { &with_thread_locals } else { resolver };
-        let addresses = kiln_globals::addresses_of_refs(keys.zip(types), resolver);
+        let slots = keys.zip(types);
+        let addresses = match layer.imports() {
+            [] => kiln_globals::addresses_of_refs(slots, resolver),
+            imports => addresses_on(slots, imports, resolver),
+        };
         if is_bad.get() {
             return Err(malformed(BAD_SLOT));
         }
         match addresses {
-            Ok(addresses) => self.bind_addresses(&addresses),
+            Ok(addresses) => self.bind_addresses(&addresses, layer),
             Err(error) => {
                 let users = self.users(&error);
                 Err(self.at_origin(LoadError::Unbound { error, users }))
@@ -343,14 +412,17 @@ impl Image {
     /// # Errors
     ///
     /// [`LoadError::SlotCount`] if there are too many or too few; [`LoadError::Malformed`] as for
-    /// [`Image::bind`].
+    /// [`Image::bind`]; [`LoadError::MissingBase`] if the image is a layer on others, which
+    /// [`bind_on`](Self::bind_on) takes.
     pub fn bind_array(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
         let expected = self.mapped.tables().note.slots().len();
         if addresses.len() != expected {
             return Err(self.at_origin(LoadError::SlotCount { found: addresses.len(), expected }));
         }
+        let layer = Layer::find(self.mapped.tables().note, &[], false);
+        let layer = layer.map_err(|error| self.at_origin(error))?;
         if self.mapped.thread_local.is_none() {
-            return self.bind_addresses(addresses);
+            return self.bind_addresses(addresses, layer);
         }
         let mut addresses = addresses.to_vec();
         for (key, address) in self.slots().iter().zip(&mut addresses) {
@@ -358,18 +430,20 @@ impl Image {
                 *address = ThreadLocals::resolver();
             }
         }
-        self.bind_addresses(&addresses)
+        self.bind_addresses(&addresses, layer)
     }
 
     /// Makes the image callable, and tells its observers.
-    fn bind_addresses(self, addresses: &[usize]) -> Result<Loaded, LoadError> {
-        let Self { mapped, file, origin, observers, level, .. } = self;
+    fn bind_addresses(self, addresses: &[usize], layer: Layer) -> Result<Loaded, LoadError> {
+        let Self { mapped, file, origin, observers, level, name, .. } = self;
         let mut loaded = match Loaded::bind(mapped, addresses, level, observers.unwind) {
             Ok(loaded) => loaded,
             Err(error) => return Err(at(origin.as_ref(), error)),
         };
         let told = loaded.tell(observers, &file);
         told.map_err(|error| at(origin.as_ref(), error))?;
+        loaded.name = name;
+        loaded.put_on(layer).map_err(|error| at(origin.as_ref(), error))?;
         loaded.origin = origin;
         Ok(loaded)
     }
@@ -392,6 +466,53 @@ impl Image {
         };
         error.keys().take(SHOWN).map(|key| user(key).unwrap_or_default()).collect()
     }
+}
+
+impl Base for Image {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn id(&self) -> ImageId {
+        self.id()
+    }
+
+    fn triple(&self) -> &str {
+        self.triple()
+    }
+
+    fn find(&self, name: &str) -> Option<BaseSymbol<'_>> {
+        self.mapped.base_symbol(name)
+    }
+
+    fn slot_of_global(&self, key: &str) -> Option<u32> {
+        self.mapped.slot_of_global(key)
+    }
+}
+
+/// Returns the addresses of slots, of which `imports` are those that are known: the number of the
+/// slot, in order, and the address.
+fn addresses_on<'s>(
+    slots: impl ExactSizeIterator<Item = (KeyRef<'s>, Option<&'s str>)>,
+    imports: &[(u32, usize)],
+    resolver: &dyn Resolve,
+) -> Result<Vec<usize>, UnboundError> {
+    let count = slots.len();
+    let mut known = imports.iter().peekable();
+    let others = (0..).zip(slots).filter(|(slot, _)| known.next_if(|import| import.0 == *slot).is_none());
+    let others: Vec<_> = others.map(|(_, slot)| slot).collect();
+    let mut others = kiln_globals::addresses_of_refs(others.into_iter(), resolver)?.into_iter();
+    let mut known = imports.iter().peekable();
+    let address = |slot| match known.next_if(|import| import.0 == slot) {
+        Some((_, address)) => *address,
+        None => others.next().unwrap_or_default(),
+    };
+    Ok((0..count as u32).map(address).collect())
+}
+
+/// Returns the name of a file without its folder.
+pub(super) fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// Adds the path of an image to an error, if it is known.

@@ -31,16 +31,22 @@ impl Loaded {
     /// Returns what is needed to find places.
     #[inline]
     pub(super) fn places(&self) -> Option<Places<'_>> {
-        let head = self.mapped.head();
-        let (code, array) = (self.range(head.text), head.slot_array);
-        let slots = match array.len.get() as usize / size_of::<AtomicU64>() {
-            0 => &[][..],
+        let code = self.code();
+        let text = code.start as u64..code.end as u64;
+        let tables = CodeTables::read(self.mapped.code_tables())?;
+        Some(Places { text, tables, slots: self.stored_slots() })
+    }
+
+    /// Returns the slots that are in memory.
+    #[inline]
+    pub(super) fn stored_slots(&self) -> &[AtomicU64] {
+        let array = self.mapped.head().slot_array;
+        match array.len.get() as usize / size_of::<AtomicU64>() {
+            0 => &[],
             // SAFETY: `View` has found the slot array in a segment that is writable, and aligned.
             // Once the image is bound, which has made the segment writable, slots change in atomic
             // operations only.
             count => unsafe { std::slice::from_raw_parts(self.range(array).start.cast(), count) },
-        };
-        let text = code.start as u64..code.end as u64;
-        Some(Places { text, tables: CodeTables::read(self.mapped.code_tables())?, slots })
+        }
     }
 }

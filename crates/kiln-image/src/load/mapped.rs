@@ -10,6 +10,7 @@ use rustix::param::page_size;
 use super::map::{Access, Piece, Reservation};
 use super::origin::not_executable;
 use crate::arch::Arch;
+use crate::base::{BaseSymbol, BaseSymbolKind};
 use crate::error::LoadError;
 use crate::note::{Head, Note, PREFIX_LEN, Span};
 use crate::read::{
@@ -35,6 +36,9 @@ pub(super) struct Mapped {
     pub(super) slots: OnceLock<Box<[SlotKey]>>,
     /// The indices of the exports in order of their names, sorted when a look-up first needs them.
     pub(super) sorted: OnceLock<Box<[u32]>>,
+    /// The numbers of the external slots in order of their keys, sorted when a layer first needs
+    /// them.
+    slots_by_key: OnceLock<Box<[u32]>>,
 }
 
 impl Mapped {
@@ -79,8 +83,18 @@ impl Mapped {
         if code == Code::IfChecked {
             make_executable(file, &mut memory, &segments)?;
         }
-        let (slots, sorted) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { memory, arch, segments, places, head, thread_local, note_offset, slots, sorted })
+        Ok(Self {
+            memory,
+            arch,
+            segments,
+            places,
+            head,
+            thread_local,
+            note_offset,
+            slots: OnceLock::new(),
+            sorted: OnceLock::new(),
+            slots_by_key: OnceLock::new(),
+        })
     }
 
     /// Returns the address that the image is made for, or 0.
@@ -186,6 +200,32 @@ impl Mapped {
     pub(super) fn signature(&self, symbol: u32, name: &[u8]) -> Option<&str> {
         let note = self.tables().note;
         note.signature(note.export(symbol, name)?.signature.get() as usize)
+    }
+
+    /// Returns what is exported as `name`, as layers see it.
+    pub(super) fn base_symbol(&self, name: &str) -> Option<BaseSymbol<'_>> {
+        let symbol = self.lookup(name)?;
+        let kind = match self.tables().note.replaceable_slot(symbol.index) {
+            Some(_) => BaseSymbolKind::Replaceable,
+            None if symbol.is_function() => BaseSymbolKind::Function,
+            None if symbol.is_thread_local() => BaseSymbolKind::ThreadLocal,
+            None => BaseSymbolKind::Data,
+        };
+        let signature = self.signature(symbol.index, name.as_bytes());
+        Some(BaseSymbol { kind, signature, size: symbol.size })
+    }
+
+    /// Returns the number of the external slot of the global `key`.
+    pub(super) fn slot_of_global(&self, key: &str) -> Option<u32> {
+        let slots = self.slots();
+        let is_global = |&number: &u32| matches!(slots[number as usize], SlotKey::Global(_));
+        let sorted = self.slots_by_key.get_or_init(|| {
+            let mut numbers: Vec<u32> = (0..slots.len() as u32).filter(is_global).collect();
+            numbers.sort_unstable_by_key(|&number| slots[number as usize].text());
+            numbers.into()
+        });
+        let found = sorted.binary_search_by_key(&key, |&number| slots[number as usize].text()).ok()?;
+        Some(sorted[found])
     }
 
     /// Returns the keys of the external slots, or an empty list if a record is invalid.

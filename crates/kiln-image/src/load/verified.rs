@@ -8,7 +8,7 @@ use std::path::Path;
 
 use kiln_keys::PublicKey;
 
-use super::image::{Image, check_host, sealed_copy};
+use super::image::{Image, check_host, file_name, sealed_copy};
 use super::mapped::{Code, Mapped, Wanted};
 use super::origin::Origin;
 use crate::error::LoadError;
@@ -40,7 +40,7 @@ impl Image {
             let headers = read_headers(&copy)?;
             Self::map_verified(copy, len, &headers, trust, signatures_beside(path)?)
         };
-        open().map_err(|error| error.at(path))
+        open().map(|image| image.named(&file_name(path))).map_err(|error| error.at(path))
     }
 
     /// Maps the image in the file at `path` itself, if `trust` accepts it, as

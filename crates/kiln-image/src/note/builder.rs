@@ -3,10 +3,11 @@
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::U32;
 
-use super::checksum::{QUICK_LEN, quick_sum};
+use super::checksum::{QUICK_LEN, image_id, quick_sum};
 use super::format::{
-    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, LevelRecord, MAGIC, NONE, PREFIX_LEN, ReplaceableRecord,
-    SignerRecord, SlotRecord, Span, SumRecord, SymbolicRecord, Text, VersionRecord, prefix,
+    BaseRecord, ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, IMAGE_ID, ImportRecord, LevelRecord, MAGIC,
+    NONE, PREFIX_LEN, ReplaceableRecord, ReplacementRecord, SignerRecord, SlotRecord, Span, SumRecord,
+    SymbolicRecord, Text, VersionRecord, prefix,
 };
 use crate::arch::Arch;
 
@@ -32,6 +33,9 @@ pub(crate) struct NoteBuilder {
     pub(crate) levels: Vec<LevelRecord>,
     pub(crate) level_features: Vec<Text>,
     pub(crate) versions: Vec<VersionRecord>,
+    pub(crate) bases: Vec<BaseRecord>,
+    pub(crate) imports: Vec<ImportRecord>,
+    pub(crate) replacements: Vec<ReplacementRecord>,
     strings: Vec<u8>,
 }
 
@@ -44,7 +48,7 @@ impl NoteBuilder {
     }
 
     /// The bytes of the tables, in the order that [`finish`](Self::finish) gives their spans.
-    fn tables(&self) -> [&[u8]; 13] {
+    fn tables(&self) -> [&[u8]; 16] {
         [
             self.producers.as_bytes(),
             self.features.as_bytes(),
@@ -56,6 +60,9 @@ impl NoteBuilder {
             self.levels.as_bytes(),
             self.level_features.as_bytes(),
             self.versions.as_bytes(),
+            self.bases.as_bytes(),
+            self.imports.as_bytes(),
+            self.replacements.as_bytes(),
             &self.strings,
             self.exports.as_bytes(),
             self.signers.as_bytes(),
@@ -99,6 +106,9 @@ impl NoteBuilder {
             head.levels,
             head.level_features,
             head.versions,
+            head.bases,
+            head.imports,
+            head.replacements,
             head.strings,
             head.exports,
             head.signers,
@@ -107,7 +117,10 @@ impl NoteBuilder {
         head.version = U32::new(FORMAT_VERSION);
         head.head_len = U32::new(HEAD_LEN as u32);
         body[..HEAD_LEN].copy_from_slice(head.as_bytes());
-        let sum = quick_sum(&body[QUICK_LEN..head.exports.start.get() as usize]);
+        let end = head.exports.start.get() as usize;
+        let id = image_id(&body[..end]);
+        body[IMAGE_ID].copy_from_slice(&id);
+        let sum = quick_sum(&body[QUICK_LEN..end]);
         body[..QUICK_LEN].copy_from_slice(&sum.to_le_bytes());
         let mut note = prefix(arch, body.len() as u32).to_vec();
         note.append(&mut body);

@@ -7,8 +7,8 @@
 //! Whether a text is UTF-8 is checked when it is read.
 
 use super::format::{
-    ExportRecord, LevelRecord, ReplaceableRecord, SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text,
-    VersionRecord,
+    BaseRecord, ExportRecord, ImportRecord, LevelRecord, MAX_BASES, ReplaceableRecord, ReplacementRecord,
+    SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text, VersionRecord,
 };
 use super::view::Note;
 
@@ -32,12 +32,20 @@ impl Note<'_> {
             && self.table::<LevelRecord>(head.levels).is_some()
             && self.table::<Text>(head.level_features).is_some()
             && self.table::<VersionRecord>(head.versions).is_some()
+            && self.table::<BaseRecord>(head.bases).is_some()
+            && self.table::<ImportRecord>(head.imports).is_some()
+            && self.table::<ReplacementRecord>(head.replacements).is_some()
             && self.table::<u8>(head.strings).is_some();
         if !whole {
             return Err("note table outside the note");
         }
+        if self.bases().len() > MAX_BASES {
+            return Err("more bases than an image can have");
+        }
         let texts = [self.producers(), self.features(), self.signatures()].into_iter().flatten().copied();
         let texts = texts.chain([head.kiln_version, head.triple]);
+        let texts = texts.chain(self.bases().iter().map(|base| base.name));
+        let texts = texts.chain(self.replacements().iter().map(|replacement| replacement.name));
         let texts = texts.chain(self.levels().iter().map(|level| level.name));
         let texts = texts.chain(self.level_features().iter().copied());
         self.check_texts(texts.chain(self.sums().iter().map(|sum| sum.name)))?;

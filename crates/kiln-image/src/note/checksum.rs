@@ -5,6 +5,9 @@
 //! must not need another crate. It finds damage, not malice: nobody who alters a file is kept from
 //! altering its checksums.
 
+#[cfg(feature = "verify")]
+use super::format::{ID_LEN, IMAGE_ID};
+
 /// Length of a checksum in bytes.
 pub(super) const SUM_LEN: usize = 16;
 
@@ -67,6 +70,15 @@ pub(crate) fn truncate(hash: blake3::Hash) -> Sum {
     let mut sum = [0; SUM_LEN];
     sum.copy_from_slice(&hash.as_bytes()[..SUM_LEN]);
     sum
+}
+
+/// Returns the id of a note's body up to the exports: that of everything but the note's
+/// own checksum and the hash itself.
+#[cfg(feature = "verify")]
+pub(super) fn image_id(front: &[u8]) -> [u8; ID_LEN] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&front[QUICK_LEN..IMAGE_ID.start]).update(&front[IMAGE_ID.end..]);
+    *hasher.finalize().as_bytes()
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use crate::arch::Arch;
 use crate::elf64::NOTE_HEADER;
 
 /// The version of the note, and so of the image format. Images of another version are refused.
-pub const FORMAT_VERSION: u32 = 6;
+pub const FORMAT_VERSION: u32 = 7;
 
 pub(super) const MAGIC: [u8; 8] = *b"KilnImg\0";
 /// The ELF note's owner, padded to a multiple of 4 bytes.
@@ -28,6 +28,16 @@ pub(crate) const SLOT_OF_GLOBAL: u32 = 0;
 pub(crate) const SLOT_OF_SYMBOL: u32 = 1;
 /// Kind of a slot that holds the address of a routine of the C library.
 pub(crate) const SLOT_OF_ROUTINE: u32 = 2;
+/// Kind of an import of a function of a base.
+pub(crate) const IMPORT_OF_FUNCTION: u32 = 0;
+/// Kind of an import of data of a base.
+pub(crate) const IMPORT_OF_DATA: u32 = 1;
+/// Kind of an import of what a slot of a base holds, for a global.
+pub(crate) const IMPORT_OF_GLOBAL: u32 = 2;
+/// Length of a id in bytes.
+pub(crate) const ID_LEN: usize = 32;
+/// The most bases of an image. Each is a file, and all are searched for every name.
+pub const MAX_BASES: usize = 64;
 
 macro_rules! record {
     ($(#[$doc:meta])* $name:ident { $($field:ident: $ty:ty,)* }) => {
@@ -79,6 +89,26 @@ record! {
 }
 
 record! {
+    /// A base: an image that this one is a layer on. Its name is that of its file, and `id` its
+    /// id. The records are in the order in which bases are loaded.
+    BaseRecord { name: Text, id: [u8; ID_LEN], }
+}
+
+record! {
+    /// An external slot that is filled from base number `base`. `kind` is [`IMPORT_OF_FUNCTION`],
+    /// [`IMPORT_OF_DATA`] or [`IMPORT_OF_GLOBAL`]. `signature` is the type that a function has there,
+    /// an index into the signatures or `u32::MAX`. `size` is the size of data in bytes; of a global,
+    /// it is the number of the base's slot. The records are in order of slots.
+    ImportRecord { slot: U32, base: U32, kind: U32, signature: U32, size: U64, }
+}
+
+record! {
+    /// A replaceable function of base number `base` that has new code, at the address `code`.
+    /// `signature` is an index into the signatures.
+    ReplacementRecord { name: Text, base: U32, signature: U32, code: U64, }
+}
+
+record! {
     /// A digital signature of the image, or room for one if all is zero. `algorithm` is
     /// `ImageSignature::ED25519`, or something that this version does not know.
     SignerRecord { algorithm: U32, reserved: U32, key: [u8; 32], signature: [Word; 8], }
@@ -108,7 +138,10 @@ record! {
     /// `signers` on, are ranges of the body; the others are
     /// ranges of addresses, from the load address on. `exports_sum` is the checksum of the exports.
     /// `globals` says how code reaches globals. `table_sums` are those of the dynamic symbols, of
-    /// `.gnu.hash` and of the relocations, by what they say: tools move them.
+    /// `.gnu.hash` and of the relocations, by what they say: tools move them. `bases`, `imports` and
+    /// `replacements` are ranges of the body, too, in front of the strings. `id` is the
+    /// image's: BLAKE3 of all that `sum` covers, but for itself, and so of the checksums of all that is
+    /// loaded.
     Head {
         sum: U64,
         magic: [u8; 8],
@@ -141,8 +174,19 @@ record! {
         levels: Span,
         level_features: Span,
         versions: Span,
+        bases: Span,
+        imports: Span,
+        replacements: Span,
+        id: [u8; ID_LEN],
     }
 }
+
+/// The range of the id in the body.
+#[cfg(feature = "verify")]
+pub(super) const IMAGE_ID: Range<usize> = {
+    let start = std::mem::offset_of!(Head, id);
+    start..start + ID_LEN
+};
 
 /// Length of the fixed part in bytes.
 pub(crate) const HEAD_LEN: usize = size_of::<Head>();

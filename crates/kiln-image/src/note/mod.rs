@@ -18,15 +18,16 @@ pub(crate) use builder::NoteBuilder;
 pub(crate) use checksum::checksum_parallel;
 #[cfg(feature = "verify")]
 pub(crate) use checksum::{Sum, checksum, truncate};
-pub use format::FORMAT_VERSION;
 #[cfg(feature = "load")]
 pub(crate) use format::Head;
 #[cfg(any(feature = "write", feature = "sign"))]
 pub(crate) use format::SignerRecord;
+pub(crate) use format::{
+    BaseRecord, ID_LEN, IMPORT_OF_DATA, IMPORT_OF_FUNCTION, IMPORT_OF_GLOBAL, ImportRecord, LevelRecord,
+    PREFIX_LEN, ReplaceableRecord, ReplacementRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL,
+    SlotRecord, Span, Text, VersionRecord, is_prefix,
+};
 #[cfg(feature = "write")]
 pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
-pub(crate) use format::{
-    LevelRecord, PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord,
-    Span, Text, VersionRecord, is_prefix,
-};
+pub use format::{FORMAT_VERSION, MAX_BASES};
 pub(crate) use view::Note;

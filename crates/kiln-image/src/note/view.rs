@@ -2,12 +2,15 @@
 
 use zerocopy::{FromBytes, Immutable, KnownLayout, Unaligned};
 
+#[cfg(feature = "verify")]
+use super::checksum::image_id;
 use super::checksum::{QUICK_LEN, quick_sum};
 #[cfg(feature = "sign")]
 use super::format::SignerRecord;
 use super::format::{
-    ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, LevelRecord, MAGIC, PREFIX_LEN, ReplaceableRecord,
-    SlotRecord, Span, SumRecord, SymbolicRecord, Text, VersionRecord, prefix,
+    BaseRecord, ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, ImportRecord, LevelRecord, MAGIC, PREFIX_LEN,
+    ReplaceableRecord, ReplacementRecord, SlotRecord, Span, SumRecord, SymbolicRecord, Text, VersionRecord,
+    prefix,
 };
 use crate::arch::Arch;
 use crate::error::LoadError;
@@ -161,6 +164,28 @@ impl<'a> Note<'a> {
         &all[from..to]
     }
 
+    /// The bases, in order.
+    pub(crate) fn bases(&self) -> &'a [BaseRecord] {
+        self.table(self.head.bases).unwrap_or_default()
+    }
+
+    /// The slots that are filled from bases, in order of slots.
+    pub(crate) fn imports(&self) -> &'a [ImportRecord] {
+        self.table(self.head.imports).unwrap_or_default()
+    }
+
+    /// The functions of bases that have new code.
+    pub(crate) fn replacements(&self) -> &'a [ReplacementRecord] {
+        self.table(self.head.replacements).unwrap_or_default()
+    }
+
+    /// Whether the id is that of the note, which has passed [`Note::parse`].
+    #[cfg(feature = "verify")]
+    pub(crate) fn has_its_hash(&self) -> bool {
+        let end = usize::try_from(self.head.exports.start.get()).unwrap_or(usize::MAX);
+        self.whole.get(..end).is_some_and(|front| image_id(front) == self.head.id)
+    }
+
     /// The signatures.
     pub(crate) fn signatures(&self) -> &'a [Text] {
         self.table(self.head.signatures).unwrap_or_default()
@@ -194,7 +219,6 @@ impl<'a> Note<'a> {
     }
 
     /// The signature with this index.
-    #[cfg(feature = "load")]
     pub(crate) fn signature(&self, index: usize) -> Option<&'a str> {
         self.text(*self.signatures().get(index)?)
     }

@@ -32,6 +32,6 @@ pub enum GlobalSymbols {
 impl Default for GlobalSymbols {
     /// Returns an array called `kiln_slots`, as images have it.
     fn default() -> Self {
-        Self::Array(crate::link::SLOTS_SYMBOL.into())
+        Self::Array(crate::base::SLOTS_SYMBOL.into())
     }
 }

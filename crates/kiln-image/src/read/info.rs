@@ -9,6 +9,7 @@ use object::{Endianness, SectionIndex};
 
 use super::view::View;
 use crate::arch::Arch;
+use crate::base::ImageId;
 use crate::code::{CodeTables, Location};
 use crate::error::LoadError;
 
@@ -51,6 +52,12 @@ pub struct ImageInfo {
     pub symbolic_pointers: u64,
     /// How the code reaches globals and functions of the host: directly if that of any module does.
     pub globals: GlobalAccess,
+    /// The id, by which layers name the image.
+    pub id: ImageId,
+    /// The images that this one is a layer on, in the order in which they are loaded.
+    pub bases: Vec<BaseInfo>,
+    /// The functions of bases that have new code, in order of their first use.
+    pub replacements: Vec<ReplacementInfo>,
     /// Number of addresses in code that the loader writes.
     pub text_patches: u64,
     /// The distance of the code from the load address, in bytes.
@@ -138,6 +145,30 @@ pub struct SlotInfo {
     /// The type of the function, if it is a function and all modules agree on its type. Slots of
     /// the same type share the string.
     pub signature: Option<Arc<str>>,
+    /// The position of the base that fills the slot, if one does.
+    pub base: Option<u32>,
+}
+
+/// An image that another one is a layer on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct BaseInfo {
+    /// The name of its file.
+    pub name: Box<str>,
+    /// Its id.
+    pub id: ImageId,
+}
+
+/// A function of a base that has new code.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ReplacementInfo {
+    /// Its name.
+    pub name: Box<str>,
+    /// The position of the base.
+    pub base: u32,
+    /// The distance of the new code from the load address, in bytes.
+    pub code: u64,
 }
 
 impl ImageInfo {
@@ -162,9 +193,21 @@ impl ImageInfo {
         let signatures: Vec<Arc<str>> = texts(note.signatures())?.into_iter().map(Arc::<str>::from).collect();
         let signature = |index: usize| signatures.get(index).cloned();
         let keys = tables.slot_keys().map_err(|what| LoadError::malformed(what, note_offset))?;
-        let slots = keys.into_iter().zip(note.slots()).map(|(key, slot)| {
-            let signature = signature(slot.signature.get() as usize);
-            SlotInfo { key, signature }
+        let slots = keys.into_iter().zip(note.slots()).map(|(key, slot)| SlotInfo {
+            key,
+            signature: signature(slot.signature.get() as usize),
+            base: None,
+        });
+        let mut slots: Vec<SlotInfo> = slots.collect();
+        for import in note.imports() {
+            if let Some(slot) = slots.get_mut(import.slot.get() as usize) {
+                slot.base = Some(import.base.get());
+            }
+        }
+        let bases =
+            note.bases().iter().map(|base| Ok(BaseInfo { name: text(base.name)?, id: ImageId(base.id) }));
+        let replacements = note.replacements().iter().map(|new| {
+            Ok(ReplacementInfo { name: text(new.name)?, base: new.base.get(), code: new.code.get() })
         });
         let mut patches = 0;
         for patch in tables.patches() {
@@ -212,7 +255,10 @@ impl ImageInfo {
             base: view.places.base,
             sections: sections(bytes, view.places.base)?,
             exports,
-            slots: slots.collect(),
+            slots,
+            id: ImageId(head.id),
+            bases: bases.collect::<Result<_, LoadError>>()?,
+            replacements: replacements.collect::<Result<_, LoadError>>()?,
             internal_slots: head.internal_slots.get(),
             relative_pointers: head.relative_count.get() + tables.packed().count() as u64,
             symbolic_pointers: note.symbolic().len() as u64,

@@ -45,7 +45,10 @@ pub use file::read_image;
 pub(crate) use file::{Opened, open_image, read_headers, used_part};
 #[cfg(feature = "load")]
 pub(crate) use headers::Headers;
-pub use info::{ExportInfo, ImageInfo, LevelInfo, SectionInfo, SlotInfo, SymbolType, VersionInfo};
+pub use info::{
+    BaseInfo, ExportInfo, ImageInfo, LevelInfo, ReplacementInfo, SectionInfo, SlotInfo, SymbolType,
+    VersionInfo,
+};
 #[cfg(feature = "load")]
 pub(crate) use lookup::Found;
 #[cfg(feature = "load")]

@@ -24,7 +24,7 @@ pub(crate) fn verify<'a>(
         }
         end = start + record.range.len.get();
     }
-    if checksum(note.export_bytes()) != note.head.exports_sum {
+    if checksum(note.export_bytes()) != note.head.exports_sum || !note.has_its_hash() {
         return Err(LoadError::Altered { section: "note".into() });
     }
     let names = ["dynamic symbols", ".gnu.hash", "relocations"];

@@ -125,6 +125,7 @@ fn debug_file(
         has_relr: has(|content| matches!(content, SectionContent::Relr)),
         debug: &dwarf::NAMES,
         has_link: false,
+        has_artifacts: false,
         for_image: false,
     };
     let sections = sections(&mut w, plan, extra);

@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use zerocopy::IntoBytes;
 use zerocopy::little_endian::{I64, U32, U64};
 
+use super::bases::Bases;
 use super::dynamic_symbols::DynamicSymbols;
 use super::layout::FileLayout;
 use super::levels::Versions;
@@ -31,6 +32,7 @@ pub(super) fn describe(
     details: &[SlotDetails<'_>],
     relocations: &Relocations,
     levels: &Versions<'_>,
+    bases: &Bases<'_, '_>,
 ) -> NoteBuilder {
     let mut note = NoteBuilder::default();
     let mut signatures = Signatures::default();
@@ -71,6 +73,7 @@ pub(super) fn describe(
         }
     }
     note.head.relative_count = U64::new(relocations.relative as u64);
+    bases.describe(plan, &mut note, |note, signature| signatures.index(note, signature));
     note.symbolic = vec![SymbolicRecord::default(); relocations.symbolic];
     levels.describe(&mut note);
     note
@@ -140,6 +143,9 @@ pub(super) fn seal(
     }
     for record in &mut note.versions {
         record.slot = U64::new(layout.offset(Area::Slots) as u64 + record.slot.get());
+        record.code = U64::new(layout.offset(Area::Text) as u64 + record.code.get());
+    }
+    for record in &mut note.replacements {
         record.code = U64::new(layout.offset(Area::Text) as u64 + record.code.get());
     }
     let area = |area: Area| Span::new(layout.offset(area) as u64, plan.layout()[area].size);

@@ -21,7 +21,8 @@ use object::elf;
 
 use super::options::ImageOptions;
 use super::patches::TextPatches;
-use crate::link::{Area, Definition, Plan, SLOTS_SYMBOL, stub_size};
+use crate::base::SLOTS_SYMBOL;
+use crate::link::{Area, Definition, Plan, stub_size};
 
 /// The shift of a hash for the second bit of the Bloom filter, as GNU ld chooses it.
 pub(super) const BLOOM_SHIFT: u32 = 26;

@@ -184,6 +184,7 @@ pub(super) fn section_header(
         SectionContent::Strtab | SectionContent::Shstrtab => not_loaded(elf::SHT_STRTAB, 1),
         SectionContent::Debug(_) => not_loaded(elf::SHT_PROGBITS, 1),
         SectionContent::DebugLink => not_loaded(elf::SHT_PROGBITS, 4),
+        SectionContent::Artifacts => not_loaded(elf::SHT_PROGBITS, 1),
     }
 }
 

@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::ops::Range;
 
 use kiln_artifact::Artifact;
-use kiln_globals::{GlobalTable, SlotKey};
+use kiln_globals::{GlobalTable, KeyRef, SlotKey};
 use object::write::elf::Writer;
 
 use super::base::base;
+use super::bases::Bases;
 use super::build_id::build_id_note;
 use super::debug::Debug;
 use super::describe::{announce_checksums, describe, seal};
@@ -23,7 +24,8 @@ use super::relocations::{Relocations, write_relocations};
 use super::section::{Extra, sections};
 use super::symbols::FullSymbols;
 use super::tables::{write_dynamic_tables, write_full_symbols, write_property, write_rest};
-use crate::link::{Area, Fixups, LinkError, Output, Plan, SLOTS_SYMBOL, default_arch, plan_for};
+use crate::base::{Base, SLOTS_SYMBOL};
+use crate::link::{Area, Fixups, LinkError, Output, Plan, default_arch, plan_for};
 use crate::note::{NoteBuilder, SignerRecord};
 
 /// Links `artifacts`, in this order, into the bytes of an ELF shared object for their target. The
@@ -52,6 +54,36 @@ pub struct ImageFiles {
     pub debug: Option<Vec<u8>>,
 }
 
+/// Links `artifacts` into an image that is a layer on `bases`: it uses their functions and data, fills
+/// slots of globals with what is bound there, and replaces functions of theirs that are replaceable.
+/// The bases are not a part of it, but must be loaded before it: see `Image::bind_on`. Among them are
+/// the bases of each base, in front of it.
+///
+/// # Errors
+///
+/// As for [`write_image`]; and a `LinkError` if the modules do not fit to the bases.
+pub fn write_layer(
+    artifacts: &[Artifact],
+    table: &GlobalTable,
+    bases: &[&dyn Base],
+    options: &ImageOptions,
+) -> Result<ImageFiles, Vec<LinkError>> {
+    #[cfg(feature = "tracing")]
+    let _span = tracing::debug_span!("link").entered();
+    let bases = Bases::find(artifacts, bases)?;
+    let arch = default_arch(artifacts, options.triple.as_deref())?;
+    let names: Vec<&str> = options.module_names.iter().map(|name| &**name).collect();
+    let external = |key: KeyRef<'_>| bases.external(key);
+    let plan = plan_for(arch, artifacts, &names, &options.module_numbers, table, &external)?;
+    let triple = match (artifacts.first(), &options.triple) {
+        (Some(artifact), _) => artifact.triple().into(),
+        (None, Some(triple)) => triple.clone(),
+        (None, None) => format!("{}-unknown-linux-gnu", plan.arch().name()).into(),
+    };
+    check(&plan, options)?;
+    write(&plan, &triple, table, &bases, options).map_err(|error| vec![error])
+}
+
 /// Does the same as [`write_image`], and also returns the file with the debug information, if that
 /// is not in the image.
 ///
@@ -63,18 +95,7 @@ pub fn write_image_files(
     table: &GlobalTable,
     options: &ImageOptions,
 ) -> Result<ImageFiles, Vec<LinkError>> {
-    #[cfg(feature = "tracing")]
-    let _span = tracing::debug_span!("link").entered();
-    let arch = default_arch(artifacts, options.triple.as_deref())?;
-    let names: Vec<&str> = options.module_names.iter().map(|name| &**name).collect();
-    let plan = plan_for(arch, artifacts, &names, &options.module_numbers, table, &|_| None)?;
-    let triple = match (artifacts.first(), &options.triple) {
-        (Some(artifact), _) => artifact.triple().into(),
-        (None, Some(triple)) => triple.clone(),
-        (None, None) => format!("{}-unknown-linux-gnu", plan.arch().name()).into(),
-    };
-    check(&plan, options)?;
-    write(&plan, &triple, options).map_err(|error| vec![error])
+    write_layer(artifacts, table, &[], options)
 }
 
 /// Refuses options that do not fit the program.
@@ -97,7 +118,13 @@ fn check(plan: &Plan<'_>, options: &ImageOptions) -> Result<(), Vec<LinkError>> 
     if missing.is_empty() { Ok(()) } else { Err(missing) }
 }
 
-fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageFiles, LinkError> {
+fn write(
+    plan: &Plan<'_>,
+    triple: &str,
+    table: &GlobalTable,
+    bases: &Bases<'_, '_>,
+    options: &ImageOptions,
+) -> Result<ImageFiles, LinkError> {
     let list = ExportList::of(options);
     let patches = TextPatches::of(plan)?;
     let symbols = DynamicSymbols::of(plan, &patches, &list);
@@ -110,7 +137,7 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     let dynamic = DynamicSection::new(&symbols, &relocations, options, needs_libc)?;
     let property = property_note(plan.arch(), plan.artifacts());
     let versions = Versions::of(plan, options.levels.as_ref());
-    let mut note = describe(plan, triple, &symbols, &details, &relocations, &versions);
+    let mut note = describe(plan, triple, &symbols, &details, &relocations, &versions, bases);
     note.signers = vec![SignerRecord::default(); options.signers.into()];
 
     let mut buffer = Vec::new();
@@ -124,6 +151,7 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
         full: &full,
         property: &property,
         options,
+        artifacts: &embedded(plan, table, options),
     };
     let (layout, debug) = write_frame(plan, &parts, &mut note, &mut buffer)?;
     let fixups = emit(plan, &layout, &mut buffer)?;
@@ -135,6 +163,22 @@ fn write(plan: &Plan<'_>, triple: &str, options: &ImageOptions) -> Result<ImageF
     let read_again = || crate::read::verify_bytes(&buffer).map_err(|error| error.to_string());
     debug_assert_eq!(read_again(), Ok(()), "what was written can be read");
     Ok(ImageFiles { image: buffer, debug: file })
+}
+
+/// Returns the section of artifacts, if the options ask for it.
+#[cfg(feature = "artifacts")]
+fn embedded(plan: &Plan<'_>, table: &GlobalTable, options: &ImageOptions) -> Vec<u8> {
+    let ImageOptions { module_names, module_numbers, .. } = options;
+    match options.embed_artifacts {
+        true => crate::embedded::section(plan.artifacts(), table, module_names, module_numbers),
+        false => Vec::new(),
+    }
+}
+
+/// Returns no section: the feature is off.
+#[cfg(not(feature = "artifacts"))]
+fn embedded(_: &Plan<'_>, _: &GlobalTable, _: &ImageOptions) -> Vec<u8> {
+    Vec::new()
 }
 
 /// Writes the relocations, the list of patches, and the pointers whose relocations are packed:
@@ -175,6 +219,8 @@ struct Parts<'a, 'p, 'i> {
     full: &'a FullSymbols,
     property: &'a [u8],
     options: &'a ImageOptions,
+    /// The section of artifacts; empty if there is none.
+    artifacts: &'a [u8],
 }
 
 /// Lays out the file and writes headers and tables. Leaves room for areas, relocations and the
@@ -186,7 +232,7 @@ fn write_frame<'p>(
     buffer: &mut Vec<u8>,
 ) -> Result<(FileLayout<'p>, Debug), LinkError> {
     let arch = plan.arch();
-    let Parts { base, symbols, relocations, patches, dynamic, full, property, options } = *parts;
+    let Parts { base, symbols, relocations, patches, dynamic, full, property, options, artifacts } = *parts;
     let mut debug = Debug::default();
     let mut w = Writer::new(arch.endian(), true, buffer);
     let extra = Extra {
@@ -197,6 +243,7 @@ fn write_frame<'p>(
         has_patches: patches.count() > 0,
         debug: Debug::names(options),
         has_link: Debug::link_len(options) > 0,
+        has_artifacts: !artifacts.is_empty(),
         for_image: true,
     };
     let sections = sections(&mut w, plan, extra);
@@ -223,6 +270,7 @@ fn write_frame<'p>(
         symbols: (!options.strip).then_some(full.list.len()),
         strtab: if options.strip { 0 } else { full.names.len() },
         link: Debug::link_len(options),
+        artifacts: artifacts.len(),
     };
     let layout = FileLayout::reserve(&mut w, arch, plan.layout(), sections, &sizes, |addresses| {
         debug = Debug::new(plan, addresses[Area::Text], options)?;
@@ -235,7 +283,7 @@ fn write_frame<'p>(
     if !options.strip {
         write_full_symbols(&mut w, arch, &layout, full);
     }
-    write_rest(&mut w, &layout, debug.sections());
+    write_rest(&mut w, &layout, debug.sections(), artifacts);
     write_section_headers(&mut w, &layout, full.local_count);
     assert_eq!(w.len(), layout.len, "written as much as was reserved");
     Ok((layout, debug))

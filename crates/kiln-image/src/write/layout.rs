@@ -7,7 +7,7 @@
 //! code segment       .text
 //! relro segment      .data.rel.ro, .dynamic
 //! writable segment   .kiln.slots, .data, and the addresses of .bss
-//! not loaded         .symtab, .strtab, .shstrtab, section headers
+//! not loaded         .symtab, .strtab, .kiln.artifacts, .shstrtab, section headers
 //! ```
 //!
 //! Each segment starts at a page. Named sections follow the section that has the other data of
@@ -81,6 +81,8 @@ pub(super) struct TableSizes {
     pub(super) strtab: usize,
     /// Bytes of `.gnu_debuglink`; 0 for none.
     pub(super) link: usize,
+    /// Bytes of artifacts; 0 for none.
+    pub(super) artifacts: usize,
 }
 
 /// The ranges of the file, in order, and the addresses of areas.
@@ -125,6 +127,7 @@ pub(super) struct FileLayout<'p> {
     /// The sections of debug information.
     pub(super) debug: Vec<Range<usize>>,
     pub(super) link: Range<usize>,
+    pub(super) artifacts: Range<usize>,
     pub(super) shstrtab: Range<usize>,
     /// Length of the file in bytes.
     pub(super) len: usize,
@@ -202,6 +205,7 @@ impl<'p> FileLayout<'p> {
         let strtab = reserve(w, sizes.strtab, 1);
         let debug: Vec<_> = debug(&addresses)?.into_iter().map(|len| reserve(w, len, 1)).collect();
         let link = reserve(w, sizes.link, 4);
+        let artifacts = reserve(w, sizes.artifacts, 1);
         let shstrtab_start = w.reserved_len();
         w.reserve_shstrtab();
         let shstrtab = shstrtab_start..w.reserved_len();
@@ -237,6 +241,7 @@ impl<'p> FileLayout<'p> {
             strtab,
             debug,
             link,
+            artifacts,
             shstrtab,
             len,
         })
@@ -267,6 +272,7 @@ impl<'p> FileLayout<'p> {
             SectionContent::Strtab => self.strtab.clone(),
             SectionContent::Debug(number) => self.debug[number].clone(),
             SectionContent::DebugLink => self.link.clone(),
+            SectionContent::Artifacts => self.artifacts.clone(),
             SectionContent::Shstrtab => self.shstrtab.clone(),
         }
     }

@@ -9,6 +9,7 @@
 //! bytes; every part has the length that was reserved for it.
 
 mod base;
+mod bases;
 mod build_id;
 #[cfg_attr(not(feature = "dwarf"), path = "no_debug.rs")]
 mod debug;
@@ -31,7 +32,7 @@ mod symbols;
 mod tables;
 mod temporary;
 
-pub use image::{ImageFiles, write_image, write_image_files};
+pub use image::{ImageFiles, write_image, write_image_files, write_layer};
 #[cfg(feature = "dwarf")]
 pub use options::DebugInfo;
 pub use options::{ImageBase, ImageOptions, MAX_TEXT_ALIGN};

@@ -64,6 +64,11 @@ pub struct ImageOptions {
     /// Leaves out the full symbol table, so that debuggers and profilers know only exported
     /// functions by name.
     pub strip: bool,
+    /// Puts the artifacts into the image, compressed, so that it can be linked again, alone or with
+    /// its layers, without compiling: see [`EmbeddedArtifacts`](crate::EmbeddedArtifacts). They are
+    /// not loaded.
+    #[cfg(feature = "artifacts")]
+    pub embed_artifacts: bool,
     /// Debug information: lines, functions and variables of the modules that have lines.
     #[cfg(feature = "dwarf")]
     pub debug: DebugInfo,

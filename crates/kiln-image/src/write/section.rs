@@ -52,6 +52,8 @@ pub(super) enum SectionContent {
     Debug(usize),
     /// The name of the file with the debug information.
     DebugLink,
+    /// The artifacts that the image was linked from.
+    Artifacts,
     Shstrtab,
 }
 
@@ -60,7 +62,12 @@ impl SectionContent {
     /// Whether the section is mapped, or zeroed, when the image is loaded.
     pub(super) fn is_loaded(self) -> bool {
         match self {
-            Self::Symtab | Self::Strtab | Self::Debug(_) | Self::DebugLink | Self::Shstrtab => false,
+            Self::Symtab
+            | Self::Strtab
+            | Self::Debug(_)
+            | Self::DebugLink
+            | Self::Artifacts
+            | Self::Shstrtab => false,
             Self::Note
             | Self::BuildId
             | Self::Property
@@ -145,6 +152,8 @@ pub(super) struct Extra {
     pub(super) debug: &'static [&'static str],
     /// Whether the debug information is in another file.
     pub(super) has_link: bool,
+    /// Whether artifacts are in the image.
+    pub(super) has_artifacts: bool,
     /// Whether `object` writes the headers of some sections: in an image it does.
     pub(super) for_image: bool,
 }
@@ -194,6 +203,9 @@ pub(super) fn sections<'p: 'w, 'w>(
     list.extend(extra.debug.iter().enumerate().map(|(number, name)| (*name, SectionContent::Debug(number))));
     if extra.has_link {
         list.push((".gnu_debuglink", SectionContent::DebugLink));
+    }
+    if extra.has_artifacts {
+        list.push((".kiln.artifacts", SectionContent::Artifacts));
     }
     list.push((".shstrtab", SectionContent::Shstrtab));
     list.into_iter().map(|(name, content)| number(w, name, content, extra.for_image)).collect()
@@ -245,7 +257,8 @@ fn number<'p: 'w, 'w>(
         | SectionContent::Symtab
         | SectionContent::Strtab
         | SectionContent::Debug(_)
-        | SectionContent::DebugLink => w.reserve_section_index(),
+        | SectionContent::DebugLink
+        | SectionContent::Artifacts => w.reserve_section_index(),
     };
     FileSection { name, content, name_id, index }
 }

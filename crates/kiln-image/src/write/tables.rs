@@ -121,17 +121,19 @@ pub(super) fn write_full_symbols(
     write_at(w, &layout.strtab, &symbols.names);
 }
 
-/// Writes the sections of debug information and the names of sections. Leaves room for the name of
+/// Writes the sections of debug information, the artifacts and the names of sections. Leaves room for the name of
 /// the file with the debug information.
 pub(super) fn write_rest<'s>(
     w: &mut Writer<'_>,
     layout: &FileLayout<'_>,
     debug: impl Iterator<Item = &'s [u8]>,
+    artifacts: &[u8],
 ) {
     for (range, bytes) in layout.debug.iter().zip(debug) {
         write_at(w, range, bytes);
     }
     pad_to(w, layout.link.end);
+    write_at(w, &layout.artifacts, artifacts);
     w.write_shstrtab();
     assert_eq!(w.len(), layout.shstrtab.end, "the section names are as long as was reserved");
 }

@@ -98,11 +98,12 @@ pub(crate) const HEADER: u64 = size_of::<BlockHeader>() as u64;
 pub struct Located<'m> {
     location: Location<'m>,
     pub(crate) owner: u64,
-    first_module: u32,
-    _guard: Guard<'m>,
+    /// `None` in an image.
+    first_module: Option<u32>,
+    _guard: Option<Guard<'m>>,
 }
 
-impl Located<'_> {
+impl<'m> Located<'m> {
     /// Returns the function, and what is known about the instruction. Its module numbers are those
     /// of the unit.
     pub fn location(&self) -> Location<'_> {
@@ -110,9 +111,14 @@ impl Located<'_> {
     }
 
     /// Returns the number of the module among all that were ever linked by its [`Jit`](crate::Jit),
-    /// as in errors. `None` in a stub that all modules of a unit share.
+    /// as in errors. `None` in a stub that all modules of a unit share, and in an image.
     pub fn module(&self) -> Option<usize> {
-        Some(self.first_module as usize + self.location.module()? as usize)
+        Some(self.first_module? as usize + self.location.module()? as usize)
+    }
+
+    /// Returns a place in an image that the program is linked on, which stays loaded.
+    pub(crate) fn in_image(location: Location<'m>) -> Self {
+        Self { location, owner: u64::MAX, first_module: None, _guard: None }
     }
 }
 
@@ -135,8 +141,8 @@ impl BlockHeader {
         // SAFETY: the caller promises it, and the result keeps the guard.
         let tables = unsafe { std::slice::from_raw_parts(tables, len) };
         let location = find(CodeTables::read(tables)?, text, address)?;
-        let (owner, first_module) = (self.owner, self.first_module);
-        Some(Located { location, owner, first_module, _guard: guard })
+        let (owner, first_module) = (self.owner, Some(self.first_module));
+        Some(Located { location, owner, first_module, _guard: Some(guard) })
     }
 }
 
