@@ -272,7 +272,8 @@ fn code_of_a_session_finds_thread_local_data_of_an_image() {
     });
     assert_eq!(run(), (8, 9, 9));
     let error = session.save_image(&home.path("layer.so")).unwrap_err();
-    assert!(chain(error).contains("thread-local"), "a layer cannot use it yet");
+    let expected = "`own` is thread-local data of the base image `base.so`, which a layer cannot use yet";
+    assert!(chain(&error).contains(expected), "{}", chain(&error));
 }
 
 #[test]

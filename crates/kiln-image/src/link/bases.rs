@@ -125,11 +125,14 @@ fn check(
             });
         }
     }
-    if is_function != of_base.kind.is_function() {
+    // Data may have the address of a function that its module declares no further.
+    let is_overridden_data = symbol.is_defined() && !is_function && of_base.kind.is_function();
+    if is_overridden_data || (is_function && !of_base.kind.is_function()) {
         let (user, base) = (user(), base.into());
         return Some(LinkError::BaseKind { name: name(), importer: module, user, base, found: of_base.kind });
     }
-    let own = symbol.signature().and_then(|index| artifact.signature(index))?;
+    let own =
+        Some(symbol).filter(|_| is_function)?.signature().and_then(|index| artifact.signature(index))?;
     let theirs = of_base.signature.filter(|theirs| !signatures_agree(own, theirs))?;
     Some(LinkError::BaseSignature {
         name: name(),

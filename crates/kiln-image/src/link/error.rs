@@ -436,6 +436,14 @@ pub enum LinkError {
         /// The type that it has there.
         definition_signature: Box<str>,
     },
+    /// A layer would use thread-local data of a base, which only code in memory can yet.
+    #[error("`{name}` is thread-local data of the base image `{base}`, which a layer cannot use yet")]
+    ThreadLocalOfBase {
+        /// The name.
+        name: Box<str>,
+        /// The base.
+        base: Box<str>,
+    },
     /// There are more bases than an image can have.
     #[error("{count} base images, limit {limit}")]
     TooManyBases {
@@ -547,6 +555,7 @@ impl LinkError {
             | Self::BaseTarget { .. }
             | Self::AmbiguousBase { .. }
             | Self::TooManyBases { .. }
+            | Self::ThreadLocalOfBase { .. }
             | Self::NamelessBase { .. }
             | Self::Buffer { .. } => (None, None),
         }

@@ -4,7 +4,7 @@ use kiln_artifact::Artifact;
 use kiln_globals::{KeyRef, SlotKey};
 use zerocopy::little_endian::{U32, U64};
 
-use crate::base::{Base, BaseSymbol};
+use crate::base::{Base, BaseSymbol, BaseSymbolKind};
 use crate::link::{ExternalDefinition, LinkError, OfBases, Plan};
 use crate::note::{
     BaseRecord, IMPORT_OF_DATA, IMPORT_OF_FUNCTION, IMPORT_OF_GLOBAL, ImportRecord, MAX_BASES, NoteBuilder,
@@ -26,7 +26,16 @@ impl<'a, 'b> Bases<'a, 'b> {
         if let Some(number) = all.iter().position(|base| base.name().is_empty()) {
             return Err(vec![LinkError::NamelessBase { number }]);
         }
-        Ok(Self { all, symbols: OfBases::find(artifacts, all)? })
+        let symbols = OfBases::find(artifacts, all)?;
+        let mut thread_local: Vec<_> =
+            symbols.all().filter(|(_, found)| found.symbol.kind == BaseSymbolKind::ThreadLocal).collect();
+        thread_local.sort_unstable_by_key(|(name, _)| *name);
+        let errors = thread_local.into_iter().map(|(name, found)| {
+            let base = all[found.base].name().into();
+            LinkError::ThreadLocalOfBase { name: name.into(), base }
+        });
+        let errors: Vec<LinkError> = errors.collect();
+        if errors.is_empty() { Ok(Self { all, symbols }) } else { Err(errors) }
     }
 
     /// Returns the definition in a base that a key has.
