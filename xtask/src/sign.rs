@@ -6,9 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use kiln::image::keys::{PublicKey, Signer};
-use kiln::image::{
-    Image, ImageSignature, LoadError, Trust, read_image, save, sign_image, sign_image_detached,
-};
+use kiln::image::{ImageSignature, Trust, read_image, save, sign_image, sign_image_detached};
 
 use crate::input;
 use crate::no_image::no_image;
@@ -76,15 +74,6 @@ impl TrustArgs {
         }
         let trust = Trust::new(keys(&self.verify)?.concat());
         Ok(Some(trust.revoked(keys(&self.revoked)?.concat()).at_least(self.at_least.into())))
-    }
-
-    /// Opens an image, if those signed it who must have.
-    pub(crate) fn open(&self, path: &Path) -> Result<Result<Image, LoadError>, Failure> {
-        let open = |trust: Option<Trust>| match trust {
-            Some(trust) => Image::open_verified(path, &trust),
-            None => Image::open(path),
-        };
-        self.trust().map(open)
     }
 }
 

@@ -61,7 +61,7 @@ impl Image {
             let mut image =
                 Self::map_verified(file, metadata.len(), &headers, trust, signatures_beside(path)?)?;
             image.origin = origin;
-            Ok(image)
+            Ok(image.named(&file_name(path)))
         };
         open().map_err(|error: LoadError| error.at(path))
     }
