@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::build::ImageArgs;
 use crate::input;
-use crate::inspect::no_image;
+use crate::no_image::no_image;
 use crate::output::{Failure, Format, Outcome, bytes, count, print_json};
 
 /// Link an image again, with all images that it is a layer on, into one image that needs none of
