@@ -64,7 +64,7 @@ pub use compiler::{Compiled, Compiler, CompilerError, Lazy, LazyError, LazyKey, 
 pub use process::find_addresses;
 pub use session::{
     AddLazyError, Failure, FailureReason, OnDemand, Partial, SavedHeap, Saving, Session, SessionError,
-    TierPolicy, Tiered,
+    TierPolicy, Tiered, WritableData,
 };
 pub use thunk::Thunk;
 

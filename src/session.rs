@@ -15,12 +15,13 @@
 //! - `on_demand`: modules that are compiled when they are called; `tiers`: modules that are
 //!   compiled again when they are hot. `hooks` has the functions that their code calls,
 //!   `turns` lets one thread compile while others wait.
-//! - `save`: images, and `names`: what objects of a heap that is saved point at.
+//! - `save`: images, `data`: data of modules as it is now, `names`: what saved pointers lead to.
 //! - `error`: the errors.
 //!
 //! No code of the client (closures, resolvers, compiled code) is called under a lock.
 
 mod claims;
+mod data;
 mod engine;
 mod error;
 mod hooks;
@@ -45,7 +46,7 @@ use self::engine::{Engine, Linking};
 pub use self::error::{AddLazyError, SessionError};
 pub use self::on_demand::OnDemand;
 pub use self::partial::{Failure, FailureReason, Partial};
-pub use self::save::{SavedHeap, Saving};
+pub use self::save::{SavedHeap, Saving, WritableData};
 pub use self::tiers::{TierPolicy, Tiered};
 use crate::compiler::{Compiler, Lazy, Stats};
 

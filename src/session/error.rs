@@ -93,6 +93,23 @@ pub enum SessionError {
         /// The key of the global.
         key: Box<str>,
     },
+    /// Writable data of a module that is saved as it is now points at something that has no name in
+    /// an image.
+    #[error("data `{object}` of module `{module}` has a pointer at {what}")]
+    DataPointer {
+        /// The module; empty if it has no name.
+        module: Box<str>,
+        /// The data object; empty if it is anonymous.
+        object: Box<str>,
+        /// What the pointer leads to.
+        what: Box<str>,
+    },
+    /// Another thread wrote the data of a module while it was saved as it is now, or removed it.
+    #[error("another thread changed data of module `{module}` while it was saved")]
+    DataChanged {
+        /// The module.
+        module: Box<str>,
+    },
     /// A heap cannot be saved.
     #[error("cannot save the heap")]
     Snapshot(#[from] kiln_heap::SnapshotError),

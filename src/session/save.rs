@@ -8,6 +8,7 @@ use kiln_heap::{Input, Root, Visit, snapshot};
 use kiln_image::{Base, ImageOptions, save, write_layer};
 use kiln_jit::{Role, Unit};
 
+use super::data::with_data_of_now;
 use super::engine::{Engine, EngineResolver};
 use super::error::SessionError;
 use super::names::Names;
@@ -20,8 +21,23 @@ const HEAP_MODULE: &str = "(heap)";
 pub struct Saving<'a> {
     /// Objects of the run-time system.
     pub heap: Option<SavedHeap<'a>>,
+    /// The state in which writable data of modules is saved.
+    pub data: WritableData,
     /// How the image is written. Names of modules are added to it.
     pub options: ImageOptions,
+}
+
+/// The state in which writable data of modules is saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WritableData {
+    /// As the modules define it.
+    #[default]
+    AtFirst,
+    /// As the program has left it. Words that are addresses of functions and data of the session,
+    /// or of what is bound, are pointers, which the image has, too. Pointers at objects of a heap
+    /// are refused: what leads to objects is a global, and a root. Thread-local data is as it was
+    /// at first.
+    Now,
 }
 
 /// The objects of a heap that are saved: what is reachable from globals.
@@ -48,9 +64,16 @@ pub(super) fn image(engine: &Engine, saving: Saving<'_>) -> Result<Vec<u8>, Sess
     engine.finish_deferred()?;
     let mut units = engine.jit.units();
     units.retain(|unit| unit.role() == Role::Program);
-    let mut artifacts: Vec<Artifact> =
-        units.iter().flat_map(|unit| unit.artifacts().iter().cloned()).collect();
-    let Saving { heap, mut options } = saving;
+    let Saving { heap, data, mut options } = saving;
+    let modules = units.iter().flat_map(|unit| (0..unit.len()).map(move |module| (unit, module)));
+    let mut artifacts: Vec<Artifact> = match data {
+        WritableData::AtFirst => modules.map(|(unit, module)| unit.artifacts()[module].clone()).collect(),
+        WritableData::Now => {
+            let names = Names::of(engine, &units);
+            let of_now = |(unit, module)| with_data_of_now(&engine.jit, unit, module, &names);
+            modules.map(of_now).collect::<Result<_, _>>()?
+        }
+    };
     let names = units.iter().flat_map(|unit| (0..unit.len()).map(|module| unit.module_name(module)));
     options.module_names = names.map(Into::into).collect();
     if let Some(heap) = heap {

@@ -7,7 +7,7 @@ use kiln::globals::Bindings;
 use kiln::heap::{Fault, Object, Registry, Temperature};
 use kiln::image::{Image, ImageBase, ImageInfo, ImageOptions, Loaded};
 use kiln::ir::Target;
-use kiln::{SavedHeap, Saving, Session, SessionError};
+use kiln::{SavedHeap, Saving, Session, SessionError, WritableData};
 
 use crate::common::module;
 
@@ -15,7 +15,7 @@ use crate::common::module;
 const PROGRAM: &str = r#"
     global %list = "heap:list"
     global %host = "host:number"
-    data %table align=8 { bytes "\05\00\00\00\00\00\00\00\07\00\00\00\00\00\00\00" }
+    data %table align=8 { i64 5, i64 7 }
     replaceable function %twice(i64) -> i64 system_v {
     block0(v0: i64):
         v1 = iadd v0, v0
@@ -217,6 +217,84 @@ fn what_cannot_be_saved_is_named_with_the_way() {
     let unbound = SavedHeap { roots: &["heap:other"], visitor: &mut heap.registry };
     let error = session.image_with(Saving { heap: Some(unbound), ..Saving::default() }).unwrap_err();
     assert_eq!(error.to_string(), "the root `heap:other` of the heap is not bound");
+}
+
+/// Data that the program changes: a number, a pointer at a private object, data that was zero.
+const CHANGING: &str = r#"
+    data %number writable align=8 { i64 1 }
+    local data %one align=8 { i64 5 }
+    local data %two align=8 { i64 9 }
+    data %chosen writable align=8 { addr %one }
+    data %room writable align=16 { zeros 64 }
+    function %change() -> i64 system_v {
+        gv0 = symbol %number
+        gv1 = symbol %chosen
+        gv2 = symbol %two
+        gv3 = symbol %room
+        gv4 = symbol %read
+    block0:
+        v0 = symbol_value.i64 gv0
+        v1 = load.i64 v0
+        v2 = iconst.i64 10
+        v3 = iadd v1, v2
+        store v3, v0
+        v4 = symbol_value.i64 gv1
+        v5 = symbol_value.i64 gv2
+        store v5, v4
+        v6 = symbol_value.i64 gv3
+        v7 = symbol_value.i64 gv4
+        store v7, v6+16
+        store v2, v6+24
+        return v3
+    }
+    function %read() -> i64 system_v {
+        gv0 = symbol %number
+        gv1 = symbol %chosen
+        gv2 = symbol %room
+        gv3 = symbol %read
+    block0:
+        v0 = symbol_value.i64 gv0
+        v1 = load.i64 v0
+        v2 = symbol_value.i64 gv1
+        v3 = load.i64 v2
+        v4 = load.i64 v3
+        v5 = iconst.i64 100
+        v6 = imul v4, v5
+        v7 = iadd v1, v6
+        v8 = symbol_value.i64 gv2
+        v9 = load.i64 v8+16
+        v10 = symbol_value.i64 gv3
+        v11 = icmp eq v9, v10
+        v12 = uextend.i64 v11
+        v13 = iconst.i64 10000
+        v14 = imul v12, v13
+        v15 = iadd v7, v14
+        v16 = load.i64 v8+24
+        v17 = iadd v15, v16
+        return v17
+    }"#;
+
+#[test]
+fn data_is_saved_as_it_is_now_or_as_it_was() {
+    let session = Session::new(Target::host()).unwrap();
+    session.add(&[module("changing", CHANGING)]).unwrap();
+    let get = |name: &str| {
+        // SAFETY: as in `call`.
+        unsafe { session.function(name).unwrap().typed::<Get>() }.unwrap()()
+    };
+    let saved = |data| {
+        let image = session.image_with(Saving { data, ..Saving::default() }).unwrap();
+        call(&Image::from_bytes(&image).unwrap().bind(&Bindings::new()).unwrap(), "read")
+    };
+    // Nothing has changed, so both are the same.
+    assert_eq!((get("read"), saved(WritableData::AtFirst), saved(WritableData::Now)), (501, 501, 501));
+    assert_eq!((get("change"), get("read")), (11, 10921));
+    assert_eq!((saved(WritableData::AtFirst), saved(WritableData::Now)), (501, 10921));
+    let room = session.address("chosen").unwrap().cast_mut().cast::<usize>();
+    // SAFETY: writable data of the session, which no code uses now.
+    unsafe { room.write(0x1234) };
+    let error = session.image_with(Saving { data: WritableData::Now, ..Saving::default() }).unwrap_err();
+    assert_eq!(error.to_string(), "data `chosen` of module `changing` has a pointer at 0x1234");
 }
 
 #[test]

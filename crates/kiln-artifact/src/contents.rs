@@ -50,6 +50,44 @@ pub struct Contents {
 }
 
 impl Contents {
+    /// Returns the content of an artifact, to be changed. Its symbols and strings keep their places,
+    /// so [`finish`](Self::finish) makes an equal artifact of it.
+    pub fn of(artifact: &Artifact) -> Self {
+        let bytes = |table| artifact.table_bytes(table).to_vec();
+        Self {
+            summary: *artifact.summary(),
+            features: artifact.records(Table::Features).to_vec(),
+            signatures: artifact.records(Table::Signatures).to_vec(),
+            symbols: artifact.records(Table::Symbols).to_vec(),
+            functions: artifact.records(Table::Functions).to_vec(),
+            text: bytes(Table::Text),
+            read_only: bytes(Table::ReadOnly),
+            writable: bytes(Table::Writable),
+            text_relocs: artifact.records(Table::TextRelocs).to_vec(),
+            read_only_relocs: artifact.records(Table::ReadOnlyRelocs).to_vec(),
+            writable_relocs: artifact.records(Table::WritableRelocs).to_vec(),
+            cie: bytes(Table::Cie),
+            unwind: bytes(Table::Unwind),
+            traps: bytes(Table::Traps),
+            source_ranges: bytes(Table::SourceRanges),
+            call_sites: bytes(Table::CallSites),
+            handlers: artifact.records(Table::Handlers).to_vec(),
+            stack_maps: artifact.records(Table::StackMaps).to_vec(),
+            stack_map_entries: artifact.records(Table::StackMapEntries).to_vec(),
+            patchable_calls: artifact.records(Table::PatchableCalls).to_vec(),
+            nops: bytes(Table::Nops),
+            references: artifact.records(Table::References).to_vec(),
+            resolved_calls: artifact.records(Table::ResolvedCalls).to_vec(),
+            named_data: artifact.records(Table::NamedData).to_vec(),
+            source_files: artifact.records(Table::SourceFiles).to_vec(),
+            lines: bytes(Table::Lines),
+            labelled_functions: artifact.records(Table::LabelledFunctions).to_vec(),
+            labels: bytes(Table::Labels),
+            variables: bytes(Table::Variables),
+            strings: bytes(Table::Strings),
+        }
+    }
+
     /// Appends `text` to the string table, even if an equal string is there already. To share a
     /// string, keep the result and use it again, but only in another table: the strings that one
     /// table refers to must together be no longer than the string table.

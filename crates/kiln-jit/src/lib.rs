@@ -62,6 +62,7 @@ mod bases;
 mod batch;
 mod blocks;
 mod counters;
+mod data;
 mod epoch;
 mod error;
 mod hashed;
@@ -87,6 +88,7 @@ mod unit;
 mod users;
 
 pub use counters::{CountedEntries, Hook};
+pub use data::ModuleData;
 pub use epoch::Guard;
 pub use error::{InUseError, JitError, ModuleName, RebindError, UseOf};
 pub use invoke::{Cell, invoke};

@@ -218,6 +218,11 @@ impl UnitInfo {
         modules.map(|(artifact, place)| Code { artifact, address: place.text })
     }
 
+    /// Returns the address of the byte at `offset` of a section of a module.
+    pub(crate) fn section_address(&self, module: usize, section: SectionKind, offset: u64) -> u64 {
+        self.places[module].address(&self.artifacts[module], section, offset)
+    }
+
     /// Returns the address of a symbol that a module of the unit defines.
     pub(crate) fn address(&self, module: usize, symbol: usize) -> Option<u64> {
         let artifact = self.artifacts.get(module)?;
