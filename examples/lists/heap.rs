@@ -114,8 +114,8 @@ pub(crate) struct Visitor {
     cells: Vec<usize>,
 }
 
-// SAFETY: only pairs in chunks and cells are objects, and both live as long as the thread's program,
-// which saves itself and does nothing else meanwhile.
+// SAFETY: only pairs in chunks and cells are objects, and both live as long as the thread's
+// program, which saves itself and does nothing else meanwhile.
 unsafe impl Visit for Visitor {
     fn target(&mut self, word: usize) -> Option<Target<'_>> {
         if word & 1 == 1 {

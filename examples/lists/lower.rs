@@ -19,7 +19,7 @@ pub(crate) fn variable_key(name: &str) -> String {
     format!("lists:{name}")
 }
 
-/// What is defined already.
+/// Definitions that are there already.
 pub(crate) struct Context<'c> {
     /// Returns the number of parameters of a function.
     pub(crate) arity: &'c dyn Fn(&str) -> Option<usize>,
@@ -193,11 +193,11 @@ impl Lowering<'_, '_> {
 
     fn call_symbol(&mut self, symbol: &str, values: &[Value]) -> Lowered {
         let mut signature = self.module.make_signature();
-        signature.params = vec![AbiParam::new(I64); values.len()];
-        signature.returns = vec![AbiParam::new(I64)];
-        let callee = self.module.declare_function(symbol, Linkage::Import, &signature)?;
-        let callee = self.module.declare_func_in_func(callee, self.builder.func);
-        let call = self.builder.ins().call(callee, values);
+        signature.returns.push(AbiParam::new(I64));
+        signature.params.extend(values.iter().map(|_| AbiParam::new(I64)));
+        let id = self.module.declare_function(symbol, Linkage::Import, &signature)?;
+        let function = self.module.declare_func_in_func(id, self.builder.func);
+        let call = self.builder.ins().call(function, values);
         Ok(self.builder.inst_results(call)[0])
     }
 

@@ -8,10 +8,10 @@
 //! > (define more (cons 1 primes))
 //! ```
 //!
-//! Values are numbers, `nil` and pairs. `syntax` reads lines, `lower` makes a module of each, `heap`
-//! has the pairs, and this file has everything about sessions and images.
+//! Values are numbers, `nil` and pairs. `syntax` reads lines, `lower` makes a module of each line,
+//! `heap` has the pairs, and this file has everything about sessions and images.
 //!
-//! What is saved: every variable is a global whose object is one word, and the roots are all
+//! Every variable is a global whose object is one word, and the roots of what is saved are all
 //! variables. Pairs never change, so they are in read-only pages, which processes share; variables
 //! do, so they have pages of their own. `--time` says when a process is ready.
 

@@ -1,8 +1,8 @@
 //! The writable data of modules, as the program has left it.
 //!
 //! Words that lead into the session's memory are pointers, whether the compiler made them or the
-//! program stored them there: they become relocations. No other word of 64 bits has such a value but
-//! by the rarest chance.
+//! program stored them there: they become relocations. No other word of 64 bits has such a value
+//! but by the rarest chance.
 
 use std::collections::HashMap;
 

@@ -101,7 +101,7 @@ pub enum SessionError {
         module: Box<str>,
         /// The data object; empty if it is anonymous.
         object: Box<str>,
-        /// What the pointer leads to.
+        /// The thing that the pointer leads to.
         what: Box<str>,
     },
     /// Another thread wrote the data of a module while it was saved as it is now, or removed it.

@@ -16,7 +16,7 @@ use super::names::Names;
 /// The name of the module of a saved heap, in errors and in images.
 const HEAP_MODULE: &str = "(heap)";
 
-/// What an image of a session has besides code.
+/// The things that an image of a session has besides code.
 #[derive(Debug, Default)]
 pub struct Saving<'a> {
     /// Objects of the run-time system.

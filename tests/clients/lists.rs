@@ -1,4 +1,5 @@
-//! The example `lists`, in processes of its own: one makes objects and saves them, the next has them.
+//! The example `lists`, in processes of its own: one makes objects and saves them, the next has
+//! them.
 
 use std::path::Path;
 

@@ -6,8 +6,8 @@
 //! `cranelift_object::ObjectModule` that `cc` links, through one of Kiln's, in a `kiln::Session`,
 //! and from the image of that session. The expected outcome is at the top of each file. `errors`
 //! compares the errors of the trait, `bytes` defines functions by machine code, `recorder` records
-//! which methods a client calls. `repl` and `lists` run the examples of those names, in processes of
-//! their own.
+//! which methods a client calls. `repl` and `lists` run the examples of those names, in processes
+//! of their own.
 //!
 //! The others do what compilers in the wild do: `learner` declares functions before it knows their
 //! types, `prompt` finalizes and goes on, `one_by_one` makes a module for each function, `pointers`

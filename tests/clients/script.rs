@@ -29,8 +29,8 @@ fn run(variable: &str, folder: &Path, args: &[&str], input: &str) -> Result<Stri
     Ok(printed)
 }
 
-/// Compares what the example that `variable` stands for prints after each line of `script` with what
-/// the script says: the lines that begin with `=`.
+/// Compares what the example that `variable` stands for prints after each line of `script` with
+/// what the script says: the lines that begin with `=`.
 pub(crate) fn check(variable: &str, folder: &Path, args: &[&str], script: &str) -> Result<(), Failure> {
     let lines = || script.lines().map(str::trim);
     let input: String =

@@ -50,8 +50,8 @@ pub struct Contents {
 }
 
 impl Contents {
-    /// Returns the content of an artifact, to be changed. Its symbols and strings keep their places,
-    /// so [`finish`](Self::finish) makes an equal artifact of it.
+    /// Returns the content of an artifact, to be changed. Its symbols and strings keep their
+    /// places, so [`finish`](Self::finish) makes an equal artifact of it.
     pub fn of(artifact: &Artifact) -> Self {
         let bytes = |table| artifact.table_bytes(table).to_vec();
         Self {

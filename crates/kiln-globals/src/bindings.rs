@@ -63,8 +63,8 @@ impl Bindings {
         self
     }
 
-    /// Returns everything that is bound: globals, symbols, then routines, each in the order in which
-    /// they were bound first.
+    /// Returns everything that is bound: globals, symbols, then routines, each in the order in
+    /// which they were bound first.
     pub fn keys(&self) -> impl Iterator<Item = SlotKey> {
         let globals = self.globals.keys().map(|key| SlotKey::Global(key.into()));
         let symbols = self.symbols.keys().map(|name| SlotKey::Symbol(name.into()));

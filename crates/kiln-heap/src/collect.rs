@@ -11,9 +11,9 @@ use foldhash::fast::RandomState as FastHash;
 use kiln_artifact::record::SymbolKind;
 
 use crate::error::{Fault, Path, SnapshotError};
+use crate::input::{Input, Name, Root};
 use crate::memory::{Visit, read};
 use crate::object::{MAX_ALIGN, Object, Target};
-use crate::snapshot::{Input, Name, Root};
 
 /// All objects together have fewer bytes than this, as all programs of Kiln's linker.
 const MAX_SIZE: u64 = 1 << 31;
@@ -53,7 +53,7 @@ pub(crate) struct Pointer {
     pub(crate) aim: Aim,
 }
 
-/// What is reachable from the roots.
+/// The objects that are reachable from the roots.
 #[derive(Default)]
 pub(crate) struct Heap {
     pub(crate) objects: Vec<Found>,
@@ -61,7 +61,7 @@ pub(crate) struct Heap {
     pointers: Vec<Pointer>,
     /// The bytes of the objects, as they were read.
     bytes: Vec<u8>,
-    /// What has a name, in order of first use.
+    /// The things with names, in order of first use.
     pub(crate) symbols: Vec<(SymbolKind, Box<str>)>,
     /// The object of each root, and the distance of the root from its start.
     pub(crate) roots: Vec<(u32, u32)>,

@@ -38,7 +38,7 @@ impl fmt::Display for Path {
 pub struct SnapshotError {
     /// The way to the object.
     pub path: Path,
-    /// What is wrong there.
+    /// The reason.
     pub fault: Fault,
 }
 

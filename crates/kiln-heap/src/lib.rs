@@ -38,6 +38,7 @@
 
 mod collect;
 mod error;
+mod input;
 mod memory;
 mod object;
 mod place;
@@ -46,7 +47,8 @@ mod snapshot;
 mod write;
 
 pub use error::{Fault, Path, SnapshotError};
+pub use input::{Input, Name, Root};
 pub use memory::Visit;
 pub use object::{Object, Target, Temperature};
 pub use registry::{Registry, RegistryError};
-pub use snapshot::{Input, Name, Root, Snapshot, Stats, snapshot};
+pub use snapshot::{Snapshot, Stats, snapshot};

@@ -1,4 +1,4 @@
-//! What a run-time system says about its objects.
+//! Descriptions of objects, as a run-time system gives them.
 
 use kiln_artifact::record::SymbolKind;
 
@@ -39,7 +39,7 @@ impl Temperature {
     pub const ALL: [Self; 3] = [Self::Hot, Self::Cold, Self::Rare];
 }
 
-/// What a word leads to.
+/// The thing that a word leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Target<'a> {
     /// The object that has the byte at this address. It is saved, too.
@@ -47,7 +47,7 @@ pub enum Target<'a> {
     /// Something that has a name: a function or data of a module or of the host, or a global, of
     /// which the name is the key. The word is its address plus `offset`.
     Symbol {
-        /// What it is.
+        /// The kind of thing.
         kind: SymbolKind,
         /// The name, without zero bytes and not empty.
         name: &'a str,

@@ -5,7 +5,7 @@ use kiln_artifact::record::SectionKind;
 use crate::collect::{Found, Heap};
 use crate::object::{MAX_ALIGN, Temperature};
 
-/// What is done to an object after it is mapped. The groups are in order of the file.
+/// A group of objects to which the same is done after they are mapped, in order of the file.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Group {
     /// Nothing, ever.

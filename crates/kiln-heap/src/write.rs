@@ -7,8 +7,8 @@ use kiln_artifact::record::{
 use kiln_artifact::{Artifact, Contents, RelocKind};
 
 use crate::collect::{Aim, Heap};
+use crate::input::Input;
 use crate::place::{Places, RUN_ALIGN, Run};
-use crate::snapshot::Input;
 
 /// Writes the module of a heap. Equal heaps give equal bytes.
 pub(crate) fn write(input: &Input<'_>, heap: &Heap, places: &Places) -> Artifact {

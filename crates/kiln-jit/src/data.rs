@@ -17,8 +17,9 @@ pub struct ModuleData {
 }
 
 impl Jit {
-    /// Reads the writable data of a module of a unit. `None` if the unit was removed, or has no such
-    /// module. Other threads may write meanwhile; then some bytes are of before, and some of after.
+    /// Reads the writable data of a module of a unit. `None` if the unit was removed, or has no
+    /// such module. Other threads may write meanwhile; then some bytes are of before, and some of
+    /// after.
     pub fn data(&self, unit: &Unit, module: usize) -> Option<ModuleData> {
         // What is there now stays in memory until the guard is dropped.
         let _guard = self.guard();

@@ -1,4 +1,4 @@
-//! What a process has that loads an image of a heap: the same objects, wherever they are.
+//! A process that loads an image of a heap has the same objects, wherever they are.
 
 use std::collections::HashMap;
 

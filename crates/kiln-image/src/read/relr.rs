@@ -5,8 +5,8 @@ use super::number::Numbers;
 /// Number of words that an entry with bits is about.
 const BITS: u64 = 63;
 
-/// A position in a table. It gives the places of the pointers, from the load address on, in order of
-/// the table. They are untrusted, and there are at most 63 for each word.
+/// A position in a table. It gives the places of the pointers, from the load address on, in order
+/// of the table. They are untrusted, and there are at most 63 for each word.
 #[derive(Default)]
 pub(crate) struct PackedPlaces {
     /// The next word's place in the table.
