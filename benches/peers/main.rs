@@ -17,6 +17,7 @@
 //! - I: code that reaches globals through slots, and code that contains their addresses;
 //! - L: access to thread-local data with that of a library of gcc (once, too);
 //! - M: images with code for several levels of the processor, with images for one;
+//! - N: 10,000 to 1,000,000 functions: time and memory of each;
 //! - O: relocatable objects with those of cranelift-object, and linking them;
 //! - P: the pages of code that a start needs, with functions in the order of a profile;
 //! - S: loading a saved heap of 2,000,000 objects with deserialising it (once, too);
@@ -31,6 +32,7 @@
 //! not end it: wall-clock times depend on the machine.
 
 mod compile;
+mod counts;
 mod emit;
 mod forms;
 mod generate;
@@ -50,6 +52,7 @@ mod open_sizes;
 mod order;
 mod parse;
 mod report;
+mod scale;
 mod sessions;
 mod setup;
 mod snapshots;
@@ -102,6 +105,22 @@ struct PeersArgs {
     /// Be a child process that compiles the last workload
     #[arg(long, hide = true)]
     peak_child: Option<sessions::PeakChild>,
+    /// The largest number of functions of comparison N; each smaller one is a tenth, down to 10,000
+    #[arg(long, default_value_t = 100_000, value_name = "N", value_parser = clap::value_parser!(u32).range(10..))]
+    scale: u32,
+    /// Count the instructions of every phase with callgrind, compare them with
+    /// `benches/counts.json`, and do nothing else
+    #[arg(long)]
+    counts: bool,
+    /// Write these counts to `benches/counts.json`
+    #[arg(long, requires = "counts")]
+    bless: bool,
+    /// Be the child process whose instructions are counted
+    #[arg(long, hide = true)]
+    counts_child: Option<counts::Phase>,
+    /// Be a child process of comparison N
+    #[arg(long, hide = true)]
+    scale_child: Option<scale::ScaleChild>,
     /// Ignored; cargo adds it
     #[arg(long, hide = true)]
     bench: bool,
@@ -109,7 +128,8 @@ struct PeersArgs {
 
 fn main() -> ExitCode {
     match run(&PeersArgs::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             // An error does not print its sources.
             let sources = std::iter::successors(error.source(), |&error| error.source());
@@ -119,19 +139,29 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &PeersArgs) -> Result<(), Failure> {
+/// Does what the arguments say. Returns false if a check has failed, and has said so.
+fn run(args: &PeersArgs) -> Result<bool, Failure> {
     let scale = sessions::Scale { adds: args.adds as usize };
     if let Some(engine) = args.child {
-        return sessions::child(engine, scale);
+        return sessions::child(engine, scale).map(|()| true);
+    }
+    if let Some(phase) = args.counts_child {
+        return counts::child(phase).map(|()| true);
+    }
+    if args.counts {
+        return counts::run(args.bless);
     }
     let cores = std::thread::available_parallelism()?.get();
     let threads = args.threads.unwrap_or(cores).max(1);
     let setup = Setup { rounds: args.rounds, threads, pool: Arc::new(pool(threads)?) };
+    if let Some(compiler) = args.scale_child {
+        return scale::child(compiler, args.scale as usize, &setup).map(|()| true);
+    }
     // The corpus is read first, so that a wrong path fails at once.
     let corpus = args.corpus.as_deref().map(Workload::corpus).transpose()?;
     let workloads: Vec<Workload> = [Workload::generated(args.functions)?].into_iter().chain(corpus).collect();
     if let (Some(compiler), Some(workload)) = (args.peak_child, workloads.last()) {
-        return sessions::peak_child(compiler, workload, &setup);
+        return sessions::peak_child(compiler, workload, &setup).map(|()| true);
     }
     let wanted =
         |letter: char| args.only.as_ref().is_none_or(|only| only.to_ascii_uppercase().contains(letter));
@@ -224,12 +254,15 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
     if wanted('V') {
         verify::compare(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
     }
+    if wanted('N') {
+        report.add(scale::compare(&setup, args.scale as usize)?);
+    }
     let (met, targets) = report.met();
     println!("\n{met} of {targets} targets are met");
 
     if let Some(path) = &args.json {
         let run = json!({
-            "rounds": args.rounds, "threads": threads, "cores": cores, "functions": args.functions, "adds": args.adds,
+            "rounds": args.rounds, "threads": threads, "cores": cores, "functions": args.functions, "adds": args.adds, "scale": args.scale,
             "cranelift": cranelift_codegen::VERSION, "target": workloads[0].target.triple().to_string(),
             "linkers": linkers.iter().map(|(name, version)| json!({ "name": name, "version": version })).collect::<Vec<_>>(),
             "workloads": workloads.iter().map(|workload| {
@@ -239,5 +272,5 @@ fn run(args: &PeersArgs) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(&report.json(run))?;
         std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
-    Ok(())
+    Ok(true)
 }

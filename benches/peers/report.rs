@@ -20,6 +20,35 @@ pub(crate) struct Comparison {
     notes: Vec<String>,
     /// The checks that the results passed.
     checks: Vec<String>,
+    curves: Vec<Curve>,
+}
+
+/// How numbers depend on a size, to be drawn.
+pub(crate) struct Curve {
+    name: String,
+    unit: &'static str,
+    /// The name of the size.
+    along: &'static str,
+    /// Each with its name and its points, as size and number.
+    lines: Vec<(String, Vec<(f64, f64)>)>,
+}
+
+impl Curve {
+    pub(crate) fn new(name: &str, unit: &'static str, along: &'static str) -> Self {
+        Self { name: name.into(), unit, along, lines: Vec::new() }
+    }
+
+    pub(crate) fn line(&mut self, name: &str, points: Vec<(f64, f64)>) {
+        self.lines.push((name.into(), points));
+    }
+
+    fn json(&self) -> Value {
+        let line = |(name, points): &(String, Vec<(f64, f64)>)| json!({ "name": name, "points": points });
+        json!({
+            "name": self.name, "unit": self.unit, "along": self.along,
+            "lines": self.lines.iter().map(line).collect::<Vec<_>>(),
+        })
+    }
 }
 
 /// The value that a ratio should have.
@@ -40,8 +69,8 @@ struct Ratio {
 
 impl Comparison {
     pub(crate) fn new(workload: &str, title: &'static str) -> Self {
-        let (series, ratios, notes, checks) = Default::default();
-        Self { workload: workload.into(), title, series, ratios, notes, checks }
+        let (series, ratios, notes, checks, curves) = Default::default();
+        Self { workload: workload.into(), title, series, ratios, notes, checks, curves }
     }
 
     pub(crate) fn note(&mut self, text: impl Into<String>) {
@@ -50,6 +79,10 @@ impl Comparison {
 
     pub(crate) fn check(&mut self, text: impl Into<String>) {
         self.checks.push(text.into());
+    }
+
+    pub(crate) fn curve(&mut self, curve: Curve) {
+        self.curves.push(curve);
     }
 
     pub(crate) fn add(&mut self, series: Vec<Series>) {
@@ -127,7 +160,9 @@ impl Comparison {
             part => format!("  {part}"),
         };
         let width = self.series.iter().map(|series| label(series).chars().count()).max().unwrap_or(0).max(40);
-        println!("  {:width$}  {:>10}  {:>23}", "time", "median", "min .. max");
+        if !self.series.is_empty() {
+            println!("  {:width$}  {:>10}  {:>23}", "time", "median", "min .. max");
+        }
         for series in &self.series {
             let Spread { median, min, max } = spread(&series.seconds);
             let range = format!("{} .. {}", seconds(min), seconds(max));
@@ -168,6 +203,7 @@ impl Comparison {
         json!({
             "workload": self.workload, "title": self.title, "series": series.collect::<Vec<_>>(),
             "ratios": ratios.collect::<Vec<_>>(), "notes": self.notes, "checks": self.checks,
+            "curves": self.curves.iter().map(Curve::json).collect::<Vec<_>>(),
         })
     }
 }

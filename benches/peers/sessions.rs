@@ -16,8 +16,8 @@ mod swap;
 mod tiers;
 
 use self::function::Peer;
-pub(crate) use self::growth::{Child, child};
-pub(crate) use self::peak::{PeakChild, peak_child};
+pub(crate) use self::growth::{Child, child, resident};
+pub(crate) use self::peak::{PeakChild, peak, peak_child};
 pub(crate) use self::scale::Scale;
 use crate::report::Comparison;
 use crate::setup::{Failure, Setup};

@@ -120,6 +120,7 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
         ),
         ("example", cargo(&["run", "--quiet", "--release", "--example", "expressions"])),
         ("bench, a small slice", own(&["bench", "--slice"])),
+        ("instruction counts", own(&["bench", "--counts"])),
     ];
     let mut failed = Vec::new();
     let mut lines = Vec::new();

@@ -27,6 +27,7 @@ mod lint;
 mod nearest;
 mod no_image;
 mod packages;
+mod page;
 mod run;
 mod servers;
 mod sign;

@@ -51,6 +51,10 @@ enum Check {
     Unused,
     /// Licences, duplicates and sources of dependencies are those of deny.toml; needs cargo-deny
     Deny,
+    /// No dependency has a known vulnerability; needs cargo-deny, and RustSec's database
+    Advisories,
+    /// No public item is gone that the last release had; needs cargo-semver-checks, and a release
+    Semver,
     /// Each feature alone, none and all of them build, of the crates that do not need Cranelift
     Features,
     /// The same, of all other crates: takes minutes
@@ -79,6 +83,8 @@ impl Check {
             Self::Oldest => oldest::run(args.bless),
             Self::Unused => tools::unused(),
             Self::Deny => tools::deny(),
+            Self::Advisories => tools::advisories(),
+            Self::Semver => tools::semver(),
             Self::Features => features::run(false),
             Self::MoreFeatures => features::run(true),
         }

@@ -88,7 +88,7 @@ fn grow(
 }
 
 /// Returns the resident memory of this process, in bytes.
-pub(super) fn resident() -> Result<usize, Failure> {
+pub(crate) fn resident() -> Result<usize, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)

@@ -56,7 +56,7 @@ pub(crate) fn peak_child(compiler: PeakChild, workload: &Workload, setup: &Setup
 }
 
 /// Returns the largest amount of resident memory of this process, in bytes.
-fn peak() -> Result<usize, Failure> {
+pub(crate) fn peak() -> Result<usize, Failure> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).ok_or("no VmHWM")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? * 1024)

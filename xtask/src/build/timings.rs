@@ -16,11 +16,10 @@ use self::recorder::Record;
 pub(super) use self::recorder::Recorder;
 use super::stats::Stats;
 use crate::output::{Failure, Outcome};
+use crate::page::page;
 
 /// The page without its data.
 const PAGE: &str = include_str!("timings/page.html");
-/// The place of the data in the page.
-const DATA: &str = "/*DATA*/null";
 
 /// Refuses a file whose name does not say what to write.
 pub(super) fn check_names(files: &[PathBuf]) -> Outcome {
@@ -44,7 +43,7 @@ pub(super) fn write(files: &[PathBuf], recorder: &Recorder, stats: &Stats) -> Ou
     let (records, lanes) = recorder.take();
     for file in files {
         let bytes = if is_page(file) {
-            page(&Data::new(&records, &lanes, stats))
+            page(PAGE, &Data::new(&records, &lanes, stats))
         } else {
             format!("{}\n", trace(&records, &lanes))
         };
@@ -77,12 +76,6 @@ impl<'a> Data<'a> {
         });
         Self { lanes, spans: spans.collect(), texts, stats }
     }
-}
-
-fn page(data: &Data<'_>) -> String {
-    let json = serde_json::to_string(data).expect("plain data");
-    // A name may hold the end of a script.
-    PAGE.replacen(DATA, &json.replace('<', "\\u003c"), 1)
 }
 
 /// Returns the spans in the format of Chrome's tracing ("Trace Event Format"), which Perfetto and

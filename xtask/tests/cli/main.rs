@@ -5,6 +5,8 @@
 
 mod bad_image;
 mod bad_input;
+mod bench;
+mod browser;
 mod build;
 mod cache;
 mod call;

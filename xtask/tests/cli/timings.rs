@@ -1,9 +1,8 @@
 //! `build --timings`: the page and the trace show what `--stats` counts.
 
-use std::process::Command;
-
 use serde_json::Value;
 
+use crate::browser::{fits_a_phone, shown, value};
 use crate::support::{TestFolder, adder};
 
 /// Ten files of one function each, of which one has a name that could end a script.
@@ -76,44 +75,13 @@ fn files_of_other_names_are_refused_before_any_work() {
     dir.xtask(&["build", ".", "-o", "p.so", "--timings", "none/t.html"]).code(1).says(&["none"]);
 }
 
-/// Returns the page as it is after its script has run, or `None` without a browser.
-fn rendered(dir: &TestFolder) -> Option<String> {
-    shown(dir, "t.html", &[])
-}
-
-/// Returns a page in the folder as it is after its scripts have run, in a browser with options.
-fn shown(dir: &TestFolder, page: &str, options: &[&str]) -> Option<String> {
-    let profile = dir.path("profile");
-    let mut browser = Command::new("chromium");
-    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
-    browser.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
-    browser.arg(format!("--user-data-dir={}", profile.display())).arg("--dump-dom");
-    browser.args(options);
-    let output = browser.arg(format!("file://{}", dir.path(page).display())).output();
-    match output {
-        Ok(output) => Some(String::from_utf8(output.stdout).unwrap()),
-        Err(error) if std::env::var_os("CI").is_none() => {
-            eprintln!("skipped: chromium cannot be started ({error})");
-            None
-        }
-        Err(error) => panic!("chromium cannot be started: {error}"),
-    }
-}
-
-/// Returns the text of the element with this id.
-fn value<'p>(page: &'p str, id: &str) -> &'p str {
-    let mark = format!("id=\"value-{id}\">");
-    let rest = page.split_once(&mark).unwrap_or_else(|| panic!("no value {id} in:\n{page}")).1;
-    rest.split_once('<').unwrap().0
-}
-
 #[test]
 fn the_page_shows_the_numbers_of_the_build() {
     let dir = program();
     build(&dir);
     dir.write("file3.clif", adder("f3", 33));
     let stats = build(&dir);
-    let Some(page) = rendered(&dir) else { return };
+    let Some(page) = shown(&dir, "t.html", &[]) else { return };
     for (shown, counted) in [
         ("modules", &stats["modules"]),
         ("hits", &stats["reused_modules"]),
@@ -130,38 +98,9 @@ fn the_page_shows_the_numbers_of_the_build() {
     assert!(!page.contains("<img"), "{page}");
 }
 
-/// Puts the page into a frame as wide as a phone, and says how wide its content is, how many spans
-/// it drew, and what colours it has.
-const PHONE: &str = r#"<!doctype html><iframe id="phone" width="360" height="740"></iframe><script>
-const phone = document.getElementById("phone");
-phone.addEventListener("load", () => setTimeout(() => {
-    const page = phone.contentDocument, colours = phone.contentWindow.getComputedStyle(page.body);
-    const light = colour => colour.match(/[0-9]+/g).slice(0, 3).every(part => part > 127);
-    document.body.dataset.shown = [
-        phone.contentWindow.innerWidth, page.documentElement.scrollWidth,
-        page.querySelector("[data-drawn]").dataset.drawn,
-        light(colours.backgroundColor), light(colours.color),
-    ].join(" ");
-}, 0));
-phone.srcdoc = PAGE;
-</script>"#;
-
 #[test]
 fn the_page_fits_a_phone_and_has_dark_colours_where_they_are_wanted() {
     let dir = program();
     build(&dir);
-    let page = std::fs::read_to_string(dir.path("t.html")).unwrap();
-    // A script in a string of a script must not end that.
-    let text = serde_json::to_string(&page).unwrap().replace("</", "<\\/").replace("<!--", "<\\!--");
-    dir.write("phone.html", PHONE.replace("PAGE", &text));
-    let drawn = events(&dir).len();
-    for (options, colours) in [(&[][..], "true false"), (&["--force-dark-mode"], "false true")] {
-        let Some(shown) = shown(&dir, "phone.html", options) else { return };
-        let shown = shown.split_once("data-shown=\"").expect("the script ran").1.split_once('"').unwrap().0;
-        let parts: Vec<&str> = shown.splitn(4, ' ').collect();
-        let [width, content, spans, light] = parts[..] else { panic!("{shown}") };
-        let (width, content): (u32, u32) = (width.parse().unwrap(), content.parse().unwrap());
-        assert!(width <= 360 && content <= width, "nothing is outside of {width} pixels: {content}");
-        assert_eq!((spans, light), (&*drawn.to_string(), colours), "{options:?}");
-    }
+    fits_a_phone(&dir, "t.html", events(&dir).len());
 }

@@ -1,8 +1,8 @@
 //! Reads the blocks of a function, if they are written as printers of CLIF write them.
 //!
 //! Most of the time in which Cranelift's reader reads a function is spent on its blocks: characters
-//! are decoded one by one, and a hash table has the line of every value and instruction. This reader
-//! needs a fraction of that time. It knows one line per instruction and the usual formats of
+//! are decoded one by one, and a hash table has the line of every value and instruction. This
+//! reader needs a fraction of that time. It knows one line per instruction and the usual formats of
 //! instructions. It gives up at the first thing that it does not know, and at every error; then
 //! Cranelift's reader reads the function and says what is wrong. So there is one source of errors.
 //!
