@@ -133,6 +133,16 @@ pub(crate) fn session(
 
 /// Loads an image of `program` and executes it.
 pub(crate) fn image(program: &RandomProgram, bytes: &[u8], thunks: &mut Thunks) -> Result<Outcome, String> {
+    image_at(program, bytes, None, thunks)
+}
+
+/// Loads an image of `program` and executes its code for a level of the processor.
+pub(crate) fn image_at(
+    program: &RandomProgram,
+    bytes: &[u8],
+    level: Option<&str>,
+    thunks: &mut Thunks,
+) -> Result<Outcome, String> {
     let mut objects = Objects::new(&program.globals);
     let mut bindings = Bindings::new();
     for (key, _) in &program.globals {
@@ -140,6 +150,10 @@ pub(crate) fn image(program: &RandomProgram, bytes: &[u8], thunks: &mut Thunks) 
     }
     let resolve = bindings.or(&libcalls::process);
     let image = Image::from_bytes(bytes).map_err(|error| error.to_string())?;
+    let image = match level {
+        Some(level) => image.with_cpu_level(level).map_err(|error| error.to_string())?,
+        None => image,
+    };
     image.verify().map_err(|error| error.to_string())?;
     let loaded = image.bind(&resolve).map_err(|error| error.to_string())?;
     let mut results = Vec::new();

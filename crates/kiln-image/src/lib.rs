@@ -35,6 +35,9 @@
 //! - Loading writes pointers in data and in slots. It writes code only if modules reach globals
 //!   directly ([`ImageInfo::globals`]), before the pages become executable; the linker refuses any
 //!   other artifact that would need a text relocation.
+//! - A function with bodies for several levels of the processor has a slot of that kind, too, and
+//!   nobody may replace it. Loading chooses by writing slots; code of a level that the machine does
+//!   not have is never in one.
 //! - A replaceable function is called through its slot by all code, and its address is that of a
 //!   stub. So [`Loaded::replace`](crate::Loaded::replace) writes one pointer, atomically, and every
 //!   address that was taken of the function stays valid. So its symbol in `.dynsym` and in

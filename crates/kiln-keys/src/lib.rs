@@ -66,7 +66,7 @@ impl Signer {
     /// [`ParseKeyFileError`], which does not repeat the text.
     pub fn parse(text: &str) -> Result<Self, ParseKeyFileError> {
         let digits = text.trim_end().strip_prefix(SECRET).map(str::trim_start);
-        let seed = digits.and_then(|digits| bytes(digits));
+        let seed = digits.and_then(bytes);
         let seed = seed.ok_or(ParseKeyFileError { line: 1, expected: SECRET })?;
         Ok(Self::from_seed(&seed))
     }

@@ -16,6 +16,9 @@ use crate::note_sum::note_sum;
 use crate::support::{program, table};
 use crate::tools::each_changed;
 
+/// A way to open an image.
+type Open = fn(&Path, &Trust) -> Result<Image, LoadError>;
+
 fn signer(number: u8) -> Signer {
     Signer::from_seed(&[number; 32])
 }
@@ -196,7 +199,7 @@ fn signatures_beside_an_image() {
     let image = with_room(0);
     save(&path, &image).unwrap();
     let trust = Trust::new([key(1)]);
-    let ways: [fn(&Path, &Trust) -> Result<Image, LoadError>; 2] = [
+    let ways: [Open; 2] = [
         |path, trust| Image::open_verified(path, trust),
         |path, trust| Image::open_verified_shared(path, trust),
     ];
