@@ -14,7 +14,7 @@ use kiln_image::{
 use crate::elf::compile;
 use crate::support::{I64_TO_I64, Module, READ_THROUGH_SLOT, TO_I64};
 
-const CALLS: [(&str, [i64; 3]); 7] = [
+const CALLS: [(&str, [i64; 3]); 8] = [
     // The result of each level.
     ("value", [10, 11, 11]),
     // Calls through the slot, from its own and another module.
@@ -26,6 +26,7 @@ const CALLS: [(&str, [i64; 3]); 7] = [
     // One that differs on all levels calls another one of its level.
     ("differs", [10, 11, 11]),
     ("same", [3, 3, 3]),
+    ("by_same", [3, 3, 3]),
 ];
 
 /// `mov eax, number; ret`, and an instruction that does nothing for each level.
@@ -48,9 +49,12 @@ fn modules(level: usize, features: &[&str]) -> Vec<Artifact> {
     let constant = a.data("", Linkage::Local, SectionKind::ReadOnly, &7u64.to_le_bytes(), &[]);
     let read = [&vec![0x90; level][..], &READ_THROUGH_SLOT].concat();
     a.function("constant", Linkage::Export, TO_I64, &read, &[(level as u64 + 3, Got, constant, -4)]);
-    let call = [&vec![0x90; level][..], &jump].concat();
-    a.function("differs", Linkage::Export, TO_I64, &call, &[(level as u64 + 1, Pc, value, -4)]);
-    a.function("same", Linkage::Export, TO_I64, &number(3, 0), &[]);
+    let call = [&vec![0x90; 16 * level][..], &jump].concat();
+    a.function("differs", Linkage::Export, TO_I64, &call, &[(16 * level as u64 + 1, Pc, value, -4)]);
+    // At another offset on each level.
+    let same = a.function("same", Linkage::Export, TO_I64, &number(3, 0), &[]);
+    a.function("by_same", Linkage::Export, TO_I64, &jump, &[(1, Pc, same, -4)]);
+    a.data("later", Linkage::Export, SectionKind::Writable, &[0; 8], &[(0, same, 0)]);
     // lea rax, [rip + value]; ret
     let lea = [0x48, 0x8d, 0x05, 0, 0, 0, 0, 0xc3];
     a.function("address", Linkage::Export, TO_I64, &lea, &[(3, Pc, value, -4)]);

@@ -150,8 +150,10 @@ fn references(nodes: &Nodes<'_>, module: usize, node: NodeId) -> Vec<u8> {
             Some(node) => {
                 bytes.push(1);
                 bytes.extend(node.to_le_bytes());
-                if record.is_defined() {
-                    bytes.extend(record.offset.get().to_le_bytes());
+                // The place in what is meant: code before it may be longer on other levels.
+                if let Some(own) = nodes.modules[module].node_of(symbol) {
+                    let inside = record.offset.get() - nodes.modules[module].start(own);
+                    bytes.extend(inside.to_le_bytes());
                 }
             }
             None => {
