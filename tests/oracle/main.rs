@@ -5,8 +5,7 @@
 //! The programs survive writing and reading in every form (`forms`). Fingerprints change exactly
 //! with what they cover (`fingerprint`). Readers survive bytes that are nearly right (`readers`). A
 //! session and an image accept the same programs (`batches`), also when units are replaced and
-//! removed (`life`). Programs that were made leaner do the same (`lean`), and so do those for
-//! several levels of the processor (`levels`).
+//! removed (`life`). Programs that were made leaner do the same (`lean`).
 //! `KILN_CASES` and `KILN_SEED` choose the cases: see `cases`.
 
 mod batches;
@@ -17,7 +16,6 @@ mod fingerprint;
 mod forms;
 mod growth;
 mod lean;
-mod levels;
 mod life;
 mod modules;
 mod readers;
