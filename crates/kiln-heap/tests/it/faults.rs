@@ -225,6 +225,25 @@ fn wrong_roots_are_refused() {
 }
 
 #[test]
+fn the_way_begins_at_the_root() {
+    use Word::{Null, Number, Pointer};
+    let nodes = [
+        node([Number(1), Number(2), Pointer(1, 0)]),
+        node([Pointer(2, 8), Null]),
+        node([Number(3), Pointer(3, 0)]),
+        node([Null, Null, Null, Null]),
+    ];
+    let mut arena = Arena::new(&nodes, false, 1);
+    let last = arena.addresses[3];
+    arena.write(last + 24, 0x1234);
+    let error = arena.save(&[("a", 1), ("b", 0)]).unwrap_err();
+    // The shortest one, and the first of these.
+    assert_eq!((&*error.path.root, &*error.path.offsets), ("a", &[0, 8][..]));
+    let error = arena.save(&[("b", 0)]).unwrap_err();
+    assert_eq!((&*error.path.root, &*error.path.offsets), ("b", &[16, 0, 8][..]));
+}
+
+#[test]
 fn the_message_has_the_way() {
     use Word::{Number, Pointer};
     // A list of 100 cells, whose last one leads to nothing that is known.
