@@ -46,8 +46,8 @@ fn modules(functions: usize, target: &Target) -> Result<Vec<Module>, Failure> {
         let mut signature = builder.make_signature();
         signature.params.extend([AbiParam::new(types::I64); 2]);
         signature.returns.push(AbiParam::new(types::I64));
-        let declare = |builder: &mut ModuleBuilder, index: usize, linkage| {
-            builder.declare_function(&name(index), linkage, &signature)
+        let declare = |builder: &mut ModuleBuilder, index: usize, linkage| -> Result<FuncId, Failure> {
+            Ok(builder.declare_function(&name(index), linkage, &signature)?)
         };
         let own = number * MODULE..functions.min((number + 1) * MODULE);
         let ids: Vec<FuncId> = own
