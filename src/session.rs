@@ -108,8 +108,8 @@ impl Session {
     ///
     /// What is added is in the session's image, and nothing else: [`save_image`](Self::save_image)
     /// writes a *layer*, which names the images by their ids and is loaded on them by
-    /// [`Loaded::open`] or [`Image::bind_on`](kiln_image::Image::bind_on). The images stay loaded as
-    /// long as the session lives.
+    /// [`Loaded::open`] or [`Image::bind_on`](kiln_image::Image::bind_on). The images stay loaded
+    /// as long as the session lives.
     ///
     /// With other settings, the images are in [`JitOptions::bases`].
     ///
@@ -410,8 +410,8 @@ impl Session {
         self.engine.jit.bases()
     }
 
-    /// Returns everything that is exported, also by the images that the session started on, in order
-    /// of names.
+    /// Returns everything that is exported, also by the images that the session started on, in
+    /// order of names.
     pub fn exports(&self) -> Vec<Export> {
         self.engine.jit.exports()
     }

@@ -19,10 +19,10 @@
 //! `language` parses lines, `lower` makes modules of them, and this file has everything about
 //! sessions.
 //!
-//! A session that goes on from an image saves a layer: what was defined since. The next process names
-//! the layer alone, and finds the image in its folder. Code of an image is never changed and cannot be
-//! removed; if a function of an image is defined again, its slot leads to the new code, in this
-//! session and in whoever loads its layer.
+//! A session that goes on from an image saves a layer: what was defined since. The next process
+//! names the layer alone, and finds the image in its folder. Code of an image is never changed and
+//! cannot be removed; if a function of an image is defined again, its slot leads to the new code,
+//! in this session and in whoever loads its layer.
 
 mod language;
 mod lower;
@@ -187,8 +187,8 @@ impl Repl {
         }
     }
 
-    /// Removes a function, with those that use it if `users` is set. If it is in an image, too, that
-    /// one is in force again.
+    /// Removes a function, with those that use it if `users` is set. If it is in an image, too,
+    /// that one is in force again.
     fn remove(&mut self, name: &str, users: bool) -> Result<String> {
         let unit = match self.session.jit().unit_of(name) {
             Some(unit) => unit,

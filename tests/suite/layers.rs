@@ -65,7 +65,7 @@ fn base() -> Module {
     module("base", text)
 }
 
-/// What uses all of that.
+/// A module that uses all of that.
 fn above() -> Module {
     let text = r#"
     global %counter = "rt:counter"

@@ -46,12 +46,12 @@ pub(crate) struct CallArgs {
     /// Arguments, one for each parameter
     #[arg(value_name = "ARG")]
     args: Vec<String>,
-    /// A file of an image that it is a layer on; one that is not given is looked for in the folder of
-    /// the image. Can be given several times
+    /// A file of an image that it is a layer on; one that is not given is looked for in the folder
+    /// of the image. Can be given several times
     #[arg(long, value_name = "IMAGE")]
     base: Vec<PathBuf>,
-    /// Take other images of the same names, too, if they have all that the layer uses, with the same
-    /// types and sizes
+    /// Take other images of the same names, too, if they have all that the layer uses, with the
+    /// same types and sizes
     #[arg(long)]
     allow_other_bases: bool,
     /// Address of a run-time object, by its stable key

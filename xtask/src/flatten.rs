@@ -15,12 +15,12 @@ use crate::no_image::no_image;
 use crate::output::{Failure, Format, Outcome, bytes, count, print_json};
 
 /// Link an image again, with all images that it is a layer on, into one image that needs none of
-/// them. Nothing is compiled: the images have their compiled modules in them, if they were built with
-/// `build --embed-artifacts`.
+/// them. Nothing is compiled: the images have their compiled modules in them, if they were built
+/// with `build --embed-artifacts`.
 ///
-/// Of several definitions of a `replaceable` function, that of the last layer is in force. The output
-/// is what one build of all files makes, byte for byte, if the files were in this order. Images may be
-/// for any architecture.
+/// Of several definitions of a `replaceable` function, that of the last layer is in force. The
+/// output is what one build of all files makes, byte for byte, if the files were in this order.
+/// Images may be for any architecture.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask build lib --embed-artifacts -o lib.so
@@ -30,8 +30,8 @@ use crate::output::{Failure, Format, Outcome, bytes, count, print_json};
 pub(crate) struct FlattenArgs {
     /// The image
     image: PathBuf,
-    /// A file of an image that it is a layer on; one that is not given is looked for in the folder of
-    /// the image. Can be given several times
+    /// A file of an image that it is a layer on; one that is not given is looked for in the folder
+    /// of the image. Can be given several times
     #[arg(long, value_name = "IMAGE")]
     base: Vec<PathBuf>,
     /// Take other images of the same names, too, if the modules fit together

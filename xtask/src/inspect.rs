@@ -21,8 +21,8 @@ use crate::no_image::no_image;
 use crate::output::{Format, Outcome, bytes, name, print_json};
 use crate::sign::TrustArgs;
 
-/// Check everything that an image loads, and show its sections, exports and slots, and the images that
-/// it is a layer on.
+/// Check everything that an image loads, and show its sections, exports and slots, and the images
+/// that it is a layer on.
 ///
 /// Works for images of every architecture. Types and names of files are cut after 200 bytes, in
 /// JSON after 4096.

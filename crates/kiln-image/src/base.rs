@@ -1,4 +1,4 @@
-//! What a layer knows of the images that it builds on, and names them by.
+//! Ids and symbols: all that a layer knows of the images that it builds on.
 //!
 //! An image that is built on others is a *layer*, and those are its *bases*. It refers to their
 //! functions and data by name, and to the bases by their ids. Layers are linked by
@@ -14,8 +14,8 @@ use crate::note::ID_LEN;
 pub(crate) const SLOTS_SYMBOL: &str = "kiln_slots";
 
 /// The id of an image, by which layers name it: BLAKE3 of its note, which has checksums of all that
-/// is loaded. So images that differ in content have different ids. It is in the note, and to compare
-/// ids takes no reading of the rest. That the rest is what the checksums say is asked of
+/// is loaded. So images that differ in content have different ids. It is in the note, and to
+/// compare ids takes no reading of the rest. That the rest is what the checksums say is asked of
 /// `verify_bytes`, or of the hash of all bytes that is signed, `content_hash`. Tools that change
 /// nothing of what is loaded, `strip` for example, keep it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -64,7 +64,7 @@ impl fmt::Display for BaseSymbolKind {
     }
 }
 
-/// What an image exports under a name.
+/// An export of an image, as layers see it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BaseSymbol<'b> {

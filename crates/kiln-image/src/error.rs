@@ -135,7 +135,7 @@ pub enum LoadError {
     BaseSymbols {
         /// The name of the base.
         base: Box<str>,
-        /// What differs.
+        /// The differences.
         faults: Vec<BaseFault>,
     },
     /// The image is a layer on itself, through the images that it is a layer on.
@@ -160,9 +160,9 @@ pub enum LoadError {
 pub struct BaseFault {
     /// The name of the function or data.
     pub name: Box<str>,
-    /// What the layer uses, e.g. "a function (i64) -> i64 system_v".
+    /// The use, e.g. "a function (i64) -> i64 system_v".
     pub expected: Box<str>,
-    /// What the base has; `None` if it exports nothing of this name.
+    /// The export of the base; `None` if it exports nothing of this name.
     pub found: Option<Box<str>>,
 }
 

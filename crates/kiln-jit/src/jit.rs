@@ -276,8 +276,8 @@ impl Jit {
         ThreadLocals::address_of(self.address(name)?)
     }
 
-    /// Returns everything that is exported, by the units or by images that they are linked on, in order
-    /// of names: name, kind, address and size.
+    /// Returns everything that is exported, by the units or by images that they are linked on, in
+    /// order of names: name, kind, address and size.
     pub fn exports(&self) -> Vec<Export> {
         let mut exports = Vec::new();
         self.state.symbols.for_each(|name, symbol| {
@@ -374,10 +374,10 @@ impl Jit {
     }
 
     /// Finds the instruction at an address: its function, module, source location, and what else is
-    /// known about it. `None` if the address is in no function of this `Jit`, nor of an image that it is
-    /// linked on. In the stub of a
-    /// replaceable function, and in an entry that counts its calls, the function is found to which
-    /// they lead, and [`is_stub`](kiln_image::code::Location::is_stub) says so.
+    /// known about it. `None` if the address is in no function of this `Jit`, nor of an image that
+    /// it is linked on. In the stub of a replaceable function, and in an entry that counts its
+    /// calls, the function is found to which they lead, and
+    /// [`is_stub`](kiln_image::code::Location::is_stub) says so.
     ///
     /// This allocates nothing, takes no lock, makes no system call, and is safe in a signal
     /// handler. It takes less than 100 ns; reading name, source location and trap takes about as

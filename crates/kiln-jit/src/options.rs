@@ -31,8 +31,8 @@ pub struct JitOptions {
     /// until such code takes a quarter of the memory for code.
     pub profiler: Option<Profiler>,
     /// Loaded images that the program is linked on; their own bases count, too. Code calls their
-    /// functions, reads and writes their data, has the bindings of their globals, and replaces their
-    /// replaceable functions, as if they had been linked before it. Default: none.
+    /// functions, reads and writes their data, has the bindings of their globals, and replaces
+    /// their replaceable functions, as if they had been linked before it. Default: none.
     pub bases: Vec<Arc<Loaded>>,
 }
 

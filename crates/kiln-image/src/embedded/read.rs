@@ -9,7 +9,7 @@ use object::Endianness;
 use object::elf::FileHeader64;
 use object::read::elf::{FileHeader, SectionHeader};
 
-use super::{HEADER, MAGIC, MAX_RATIO, SECTION, STORED, ZSTD};
+use super::format::{HEADER, MAGIC, MAX_RATIO, SECTION, STORED, ZSTD};
 
 /// The artifacts that an image was linked from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -87,8 +87,8 @@ impl EmbeddedArtifacts {
         Self::of_section(find(image).ok_or(EmbeddedError::Missing)?)
     }
 
-    /// Joins the artifacts of images, bases before their layers, to those of one image that does what
-    /// all do: so the last of several definitions of a replaceable function is in force.
+    /// Joins the artifacts of images, bases before their layers, to those of one image that does
+    /// what all do: so the last of several definitions of a replaceable function is in force.
     pub fn join(images: impl IntoIterator<Item = Self>) -> Self {
         let mut joined = Self::default();
         let mut known = HashSet::new();

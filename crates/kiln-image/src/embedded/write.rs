@@ -3,13 +3,13 @@
 use kiln_artifact::Artifact;
 use kiln_globals::GlobalTable;
 
-use super::{HEADER, MAGIC, MAX_RATIO, STORED, ZSTD};
+use super::format::{HEADER, MAGIC, MAX_RATIO, STORED, ZSTD};
 
 /// The level of compression: higher ones take several times as long, for a few percent.
 const LEVEL: i32 = 3;
 
-/// Returns the section of an image of these modules. The first ones have names and numbers, as many as
-/// are given.
+/// Returns the section of an image of these modules. The first ones have names and numbers, as many
+/// as are given.
 pub(crate) fn section(
     artifacts: &[Artifact],
     globals: &GlobalTable,

@@ -34,8 +34,8 @@ impl<'a, 'b> OfBases<'a, 'b> {
     ///
     /// # Errors
     ///
-    /// [`LinkError`]s: a module defines what a base has and nobody may replace, uses it as something
-    /// else, or with another type; two bases have a name that a module uses.
+    /// [`LinkError`]s: a module defines what a base has and nobody may replace, uses it as
+    /// something else, or with another type; two bases have a name that a module uses.
     pub fn find<B: Base + ?Sized>(
         artifacts: &'a [Artifact],
         bases: &[&'b B],

@@ -139,8 +139,8 @@ impl<'a> Plan<'a> {
         }
     }
 
-    /// Returns the new code for functions of bases, in order of the first module and symbol that knows
-    /// the name. Of several definitions, the last is in force.
+    /// Returns the new code for functions of bases, in order of the first module and symbol that
+    /// knows the name. Of several definitions, the last is in force.
     pub fn replacements(&self) -> impl Iterator<Item = Replacement<'a>> {
         self.symbols.replacements().iter().filter_map(move |&(_, (module, symbol))| {
             let (module, artifact) = (module as usize, &self.artifacts[module as usize]);

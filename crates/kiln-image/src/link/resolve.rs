@@ -51,9 +51,9 @@ pub enum ExternalDefinition {
         stub: u64,
     },
     /// A symbol of an image that the program is linked on. Code reaches it through a slot, as it
-    /// does something of the host: the slot at this address, or an external slot of this link. If it
-    /// is a replaceable function, this link may have new code for it, which is reached in no other
-    /// way: see [`Plan::replacements`](super::Plan::replacements).
+    /// does something of the host: the slot at this address, or an external slot of this link. If
+    /// it is a replaceable function, this link may have new code for it, which is reached in no
+    /// other way: see [`Plan::replacements`](super::Plan::replacements).
     Base {
         /// The address of a slot that holds its address, if there is one.
         slot: Option<u64>,
@@ -535,8 +535,8 @@ impl<'a, 'e> Resolver<'a, 'e> {
 
 /// Resolves undefined symbols and weak definitions to definitions outside the link. Symbols that
 /// are still undefined are then resolved to bounds of named sections. Globals are already resolved.
-/// Returns the replaceable functions, which may have a slot outside, and the new code for functions of
-/// bases.
+/// Returns the replaceable functions, which may have a slot outside, and the new code for functions
+/// of bases.
 fn resolve_outside(
     artifacts: &[Artifact],
     external: &dyn Fn(KeyRef<'_>) -> Option<ExternalDefinition>,

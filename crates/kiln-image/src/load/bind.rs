@@ -14,7 +14,7 @@ use super::function::{FunctionRef, Owner};
 use super::map::{Access, Reservation};
 use super::mapped::Mapped;
 use super::origin::Origin;
-use super::overrides::{Overridden, Override};
+use super::overridden::{Kept, Overridden};
 use super::thread_locals::{ThreadLocalData, ThreadLocals};
 use crate::elf64::{RELA, rela_info};
 use crate::error::LoadError;
@@ -44,7 +44,7 @@ pub(super) enum Unwind {
 #[derive(Debug)]
 pub struct Loaded {
     /// The code that it has for functions of its bases. Taken back before anything else.
-    pub(super) overrides: Vec<Override>,
+    pub(super) overrides: Vec<Box<dyn Kept>>,
     /// The images that it is a layer on, and theirs, in order. They stay as long as it does.
     pub(super) bases: Vec<Arc<Self>>,
     /// The code of layers for its own replaceable functions.

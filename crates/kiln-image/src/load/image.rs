@@ -332,9 +332,10 @@ impl Image {
 
     /// Does what [`bind`](Self::bind) does for an image that is a layer on `bases`. Each of its
     /// [bases](Self::bases) must be among them, or among their own bases. What it uses of them is
-    /// found there, by name and type; so are globals that have a slot there, whose binding it shares.
-    /// `resolver` is asked for the rest. Functions of bases that it replaces are replaced until the
-    /// image is dropped, for everybody who calls them. Bases stay loaded as long as the image does.
+    /// found there, by name and type; so are globals that have a slot there, whose binding it
+    /// shares. `resolver` is asked for the rest. Functions of bases that it replaces are replaced
+    /// until the image is dropped, for everybody who calls them. Bases stay loaded as long as the
+    /// image does.
     ///
     /// Of several layers that replace the same function, that which was bound last is in force.
     ///

@@ -26,7 +26,7 @@ pub(super) struct Layer {
     bases: Vec<Arc<Loaded>>,
     /// The slots that are filled from bases, in order, and the addresses.
     imports: Vec<(u32, usize)>,
-    /// What replaces functions of bases, and the places of the code, from the load address on.
+    /// The new code for functions of bases, and the places of the code, from the load address on.
     replacements: Vec<(Override, u64)>,
 }
 
@@ -86,8 +86,8 @@ fn bad(what: &'static str) -> LoadError {
     LoadError::malformed(what, 0)
 }
 
-/// Returns images and all their bases, each once, and after its own bases: all that a program on these
-/// images is linked on.
+/// Returns images and all their bases, each once, and after its own bases: all that a program on
+/// these images is linked on.
 pub fn with_bases(images: &[Arc<Loaded>]) -> Vec<Arc<Loaded>> {
     let mut all: Vec<Arc<Loaded>> = Vec::new();
     for image in images.iter().flat_map(|image| image.bases.iter().chain([image])) {
@@ -228,8 +228,8 @@ impl Loaded {
         }
     }
 
-    /// Returns the address of the initial content of the thread-local data `name`; `None` if that is
-    /// something else. Nobody may write to it.
+    /// Returns the address of the initial content of the thread-local data `name`; `None` if that
+    /// is something else. Nobody may write to it.
     pub fn thread_local_content(&self, name: &str) -> Option<*const u8> {
         let symbol = self.mapped.lookup(name).filter(|symbol| symbol.is_thread_local())?;
         self.content_at(symbol.value)
@@ -269,7 +269,7 @@ impl Loaded {
             // types; the code is taken back before the image is unmapped. Whoever calls it trusts
             // the image that it bound on this base.
             unsafe { replaced.set(code) };
-            self.overrides.push(replaced);
+            self.overrides.push(Box::new(replaced));
         }
         Ok(())
     }

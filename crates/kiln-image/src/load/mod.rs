@@ -29,6 +29,7 @@ mod mapped;
 mod observers;
 mod open;
 mod origin;
+mod overridden;
 mod overrides;
 mod places;
 mod pointer;

@@ -16,8 +16,8 @@ use crate::note::MAX_BASES;
 /// The way in which an image and its bases are found and opened: see [`Loaded::open`].
 #[derive(Clone, Debug, Default)]
 pub struct OpenOptions {
-    /// Files that are bases, in any order. A base that is not among them, by its name, is looked for
-    /// in the folder of the layer.
+    /// Files that are bases, in any order. A base that is not among them, by its name, is looked
+    /// for in the folder of the layer.
     pub bases: Vec<PathBuf>,
     /// Images that are loaded already, which are taken for bases first: so several layers share
     /// them.
@@ -55,13 +55,14 @@ impl Loaded {
 
 impl Image {
     /// Opens the image at `path`, and the images that it is a layer on, and theirs, without binding
-    /// any. Returns them in the order in which they must be bound, the image at `path` last, without
-    /// those that are [loaded](OpenOptions::loaded) already.
+    /// any. Returns them in the order in which they must be bound, the image at `path` last,
+    /// without those that are [loaded](OpenOptions::loaded) already.
     ///
     /// # Errors
     ///
     /// As for [`Image::open`]; [`LoadError::MissingBase`] and [`LoadError::OtherBase`];
-    /// [`LoadError::BaseCycle`] and [`LoadError::BaseDepth`] if layers are on each other without end.
+    /// [`LoadError::BaseCycle`] and [`LoadError::BaseDepth`] if layers are on each other without
+    /// end.
     pub fn open_with_bases(path: impl AsRef<Path>, options: &OpenOptions) -> Result<Vec<Self>, LoadError> {
         let mut opener = Opener { options, images: Vec::new(), open: Vec::new() };
         opener.open(path.as_ref(), None)?;

@@ -3,7 +3,6 @@
 //! Layers and sessions replace functions of their bases while they live. Whoever comes last is in
 //! force; when it goes, the one before is again, and at the end the image's own code.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, PoisonError};
 
@@ -11,20 +10,8 @@ use kiln_artifact::signatures_agree;
 
 use super::bind::Loaded;
 use super::function::TypeMismatchError;
+use super::overridden::{Code, Kept, Overridden};
 use super::replace::ReplaceError;
-
-/// The codes of each function that others have, by the offset of its slot. The first is the image's
-/// own, and the last is in force.
-#[derive(Debug, Default)]
-pub(super) struct Overridden(BTreeMap<usize, Vec<Code>>);
-
-/// The code of somebody.
-#[derive(Clone, Copy, Debug)]
-struct Code {
-    /// The number of the [`Override`]; 0 for the image itself.
-    owner: u64,
-    address: usize,
-}
 
 /// The numbers of all overrides.
 static NEXT: AtomicU64 = AtomicU64::new(1);
@@ -135,3 +122,5 @@ impl Drop for Override {
         self.clear();
     }
 }
+
+impl Kept for Override {}

@@ -118,7 +118,7 @@ impl NoteBuilder {
         head.head_len = U32::new(HEAD_LEN as u32);
         body[..HEAD_LEN].copy_from_slice(head.as_bytes());
         let end = head.exports.start.get() as usize;
-        let id = image_id(&body[..end]);
+        let id = image_id(&body[..end], IMAGE_ID);
         body[IMAGE_ID].copy_from_slice(&id);
         let sum = quick_sum(&body[QUICK_LEN..end]);
         body[..QUICK_LEN].copy_from_slice(&sum.to_le_bytes());

@@ -6,7 +6,7 @@
 //! altering its checksums.
 
 #[cfg(feature = "verify")]
-use super::format::{ID_LEN, IMAGE_ID};
+use std::ops::Range;
 
 /// Length of a checksum in bytes.
 pub(super) const SUM_LEN: usize = 16;
@@ -72,12 +72,12 @@ pub(crate) fn truncate(hash: blake3::Hash) -> Sum {
     sum
 }
 
-/// Returns the id of a note's body up to the exports: that of everything but the note's
-/// own checksum and the hash itself.
+/// Returns the id of an image with this note's body up to the exports, in which the id has the
+/// range `own`: the hash of everything but the note's own checksum and the id itself.
 #[cfg(feature = "verify")]
-pub(super) fn image_id(front: &[u8]) -> [u8; ID_LEN] {
+pub(super) fn image_id(front: &[u8], own: Range<usize>) -> [u8; 32] {
     let mut hasher = blake3::Hasher::new();
-    hasher.update(&front[QUICK_LEN..IMAGE_ID.start]).update(&front[IMAGE_ID.end..]);
+    hasher.update(&front[QUICK_LEN..own.start]).update(&front[own.end..]);
     *hasher.finalize().as_bytes()
 }
 

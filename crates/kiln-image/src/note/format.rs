@@ -96,9 +96,9 @@ record! {
 
 record! {
     /// An external slot that is filled from base number `base`. `kind` is [`IMPORT_OF_FUNCTION`],
-    /// [`IMPORT_OF_DATA`] or [`IMPORT_OF_GLOBAL`]. `signature` is the type that a function has there,
-    /// an index into the signatures or `u32::MAX`. `size` is the size of data in bytes; of a global,
-    /// it is the number of the base's slot. The records are in order of slots.
+    /// [`IMPORT_OF_DATA`] or [`IMPORT_OF_GLOBAL`]. `signature` is the type that a function has
+    /// there, an index into the signatures or `u32::MAX`. `size` is the size of data in bytes; of a
+    /// global, it is the number of the base's slot. The records are in order of slots.
     ImportRecord { slot: U32, base: U32, kind: U32, signature: U32, size: U64, }
 }
 
@@ -134,14 +134,13 @@ record! {
     /// The fixed part of the note's body. `sum` is the checksum of everything after it up to the
     /// exports, which follow all other tables: their number grows with the code, and an image must
     /// be opened in the same time. After them is the room for signatures, which are made when all
-    /// else is there. Spans up to `exports`, and those from
-    /// `signers` on, are ranges of the body; the others are
-    /// ranges of addresses, from the load address on. `exports_sum` is the checksum of the exports.
-    /// `globals` says how code reaches globals. `table_sums` are those of the dynamic symbols, of
-    /// `.gnu.hash` and of the relocations, by what they say: tools move them. `bases`, `imports` and
-    /// `replacements` are ranges of the body, too, in front of the strings. `id` is the
-    /// image's: BLAKE3 of all that `sum` covers, but for itself, and so of the checksums of all that is
-    /// loaded.
+    /// else is there. Spans up to `exports`, and those from `signers` on, are ranges of the body;
+    /// the others are ranges of addresses, from the load address on. `exports_sum` is the checksum
+    /// of the exports. `globals` says how code reaches globals. `table_sums` are those of the
+    /// dynamic symbols, of `.gnu.hash` and of the relocations, by what they say: tools move them.
+    /// `bases`, `imports` and `replacements` are ranges of the body, too, in front of the strings.
+    /// `id` is the image's: BLAKE3 of all that `sum` covers, but for itself, and so of the
+    /// checksums of all that is loaded.
     Head {
         sum: U64,
         magic: [u8; 8],

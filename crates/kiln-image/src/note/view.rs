@@ -183,7 +183,7 @@ impl<'a> Note<'a> {
     #[cfg(feature = "verify")]
     pub(crate) fn has_its_hash(&self) -> bool {
         let end = usize::try_from(self.head.exports.start.get()).unwrap_or(usize::MAX);
-        self.whole.get(..end).is_some_and(|front| image_id(front) == self.head.id)
+        self.whole.get(..end).is_some_and(|front| image_id(front, super::format::IMAGE_ID) == self.head.id)
     }
 
     /// The signatures.

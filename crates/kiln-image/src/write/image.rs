@@ -54,10 +54,10 @@ pub struct ImageFiles {
     pub debug: Option<Vec<u8>>,
 }
 
-/// Links `artifacts` into an image that is a layer on `bases`: it uses their functions and data, fills
-/// slots of globals with what is bound there, and replaces functions of theirs that are replaceable.
-/// The bases are not a part of it, but must be loaded before it: see `Image::bind_on`. Among them are
-/// the bases of each base, in front of it.
+/// Links `artifacts` into an image that is a layer on `bases`: it uses their functions and data,
+/// fills slots of globals with what is bound there, and replaces functions of theirs that are
+/// replaceable. The bases are not a part of it, but must be loaded before it: see `Image::bind_on`.
+/// Among them are the bases of each base, in front of it.
 ///
 /// # Errors
 ///

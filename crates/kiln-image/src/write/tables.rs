@@ -121,8 +121,8 @@ pub(super) fn write_full_symbols(
     write_at(w, &layout.strtab, &symbols.names);
 }
 
-/// Writes the sections of debug information, the artifacts and the names of sections. Leaves room for the name of
-/// the file with the debug information.
+/// Writes the sections of debug information, the artifacts and the names of sections. Leaves room
+/// for the name of the file with the debug information.
 pub(super) fn write_rest<'s>(
     w: &mut Writer<'_>,
     layout: &FileLayout<'_>,
