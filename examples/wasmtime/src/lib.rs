@@ -9,13 +9,16 @@
 //! include the version of Cranelift: its `VersionMarker` hashes nothing. An entry of another
 //! version is found only when it is read, which fails, and two versions that share a folder replace
 //! each other's entries for ever. So the version is in the keys here.
+//!
+//! Cranelift 0.135 has a fault that makes keys depend on what was compiled before, so that a second
+//! process misses a few functions: see [`keep_keys_apart`], which every client should call.
 
 use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use kiln_artifact::Contents;
 use kiln_cache::{Entry, KeyParts, Lookup, Recipe, Store};
-use wasmtime::CacheStore;
+use wasmtime::{CacheStore, Config, Inlining};
 
 /// The form in which a value is in an artifact. Another form needs another number.
 const FORM: u32 = 1;
@@ -29,6 +32,7 @@ const FORM: u32 = 1;
 ///
 /// let cache = Arc::new(FunctionCache::new(WriteBehind::new(DiskStore::new("cache"))));
 /// let mut config = wasmtime::Config::new();
+/// function_cache::keep_keys_apart(&mut config);
 /// config.enable_incremental_compilation(cache.clone())?;
 /// # Ok::<(), wasmtime::Error>(())
 /// ```
@@ -40,6 +44,21 @@ pub struct FunctionCache<S> {
     misses: AtomicU64,
     damaged: AtomicU64,
     failed_writes: AtomicU64,
+}
+
+/// Makes Wasmtime's key of a function independent of the functions before it.
+///
+/// Wasmtime compiles one function after the other in the same context, and clears it in between.
+/// But in Cranelift 0.135.8 `DataFlowGraph::clear` leaves the table of exception handlers, which is
+/// a part of the key, and which compiling changes. So the functions after a trampoline had one key
+/// if the trampoline was compiled, and another one if it was found in the cache: of SQLite's
+/// functions, 3 in 100 were compiled again in a second process, though their code is the same.
+///
+/// If inlining is on, Wasmtime translates all functions before it compiles the first, so each has a
+/// context of its own. With [`Inlining::Intrinsics`], no WebAssembly function is inlined: the code
+/// is the same as without. The IR of the whole module is in memory at once.
+pub fn keep_keys_apart(config: &mut Config) {
+    config.compiler_inlining(Inlining::Intrinsics);
 }
 
 /// The numbers of functions so far.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use function_cache::FunctionCache;
+use function_cache::{FunctionCache, keep_keys_apart};
 use kiln_cache::{DiskStore, Store, WriteBehind};
 use wasmtime::{Config, Engine};
 
@@ -40,6 +40,7 @@ fn compile(module: &Path, output: &Path, folder: Option<&str>) -> wasmtime::Resu
     let bytes = std::fs::read(module)?;
     let (start, before) = (Instant::now(), processor_seconds());
     let mut config = Config::new();
+    keep_keys_apart(&mut config);
     let cache = folder.map(|folder| Arc::new(FunctionCache::new(WriteBehind::new(DiskStore::new(folder)))));
     if let Some(cache) = &cache {
         config.enable_incremental_compilation(cache.clone())?;
