@@ -32,6 +32,15 @@ const DELAY: Duration = Duration::from_millis(200);
 const SHARDS: usize = 32;
 /// Measurements of which the median counts.
 const ROUNDS: usize = 31;
+/// The overhead of a shard, by that of an empty action, at most.
+const OVERHEAD: f64 = 1.3;
+/// The part of their number by which machines multiply the throughput, at least.
+const GROWTH: f64 = 0.85;
+
+/// Says whether a goal is met.
+fn word(met: bool) -> &'static str {
+    if met { "met" } else { "NOT met" }
+}
 
 fn open(url: &str, worker: impl Into<Arc<[u8]>>) -> RemoteFarm {
     RemoteFarm::open(&Endpoint::with_variables(url, |_| None).unwrap(), FarmOptions::new(worker)).unwrap()
@@ -114,7 +123,8 @@ fn overhead() {
     let (empty, full) = (median(empty), median(full));
     println!("overhead of a shard       {:8.2} ms", ms(full));
     println!("of an empty action        {:8.2} ms", ms(empty));
-    println!("ratio                     {:8.2}", full.as_secs_f64() / empty.as_secs_f64());
+    let ratio = full.as_secs_f64() / empty.as_secs_f64();
+    println!("ratio                     {ratio:8.2} (at most {OVERHEAD}: {})", word(ratio <= OVERHEAD));
 }
 
 /// Throughput with more and more machines.
@@ -137,9 +147,11 @@ fn throughput() {
         if machines == 1 {
             one = throughput;
         }
+        let (times, least) = (throughput / one, GROWTH * machines as f64);
         println!(
-            "{machines:2} machines             {throughput:8.2} shards/s, {:5.2} times one",
-            throughput / one
+            "{machines:2} machines             {throughput:8.2} shards/s, {times:5.2} times one (at least \
+             {least:.2}: {})",
+            word(times >= least)
         );
     }
 }
@@ -210,7 +222,8 @@ fn real() {
     println!("a real farm: a shard that takes {:.0} ms here", ms(alone));
     println!("overhead of a shard       {:8.2} ms", ms(full));
     println!("of an action of 1 function{:8.2} ms", ms(empty));
-    println!("ratio                     {:8.2}", full.as_secs_f64() / empty.as_secs_f64());
+    let ratio = full.as_secs_f64() / empty.as_secs_f64();
+    println!("ratio                     {ratio:8.2} (at most {OVERHEAD}: {})", word(ratio <= OVERHEAD));
 }
 
 /// How long compiling takes for each byte of IR: what the size of shards is estimated with. The

@@ -106,7 +106,8 @@ pub struct FarmTraffic {
     pub cached: u64,
     /// Shards without results.
     pub failed: u64,
-    /// Shards that were withdrawn, because the build was faster.
+    /// Shards that were withdrawn, because the build was faster. When a build has ended, each of its
+    /// shards is one of `answered`, `failed` and `withdrawn`.
     pub withdrawn: u64,
     /// Bytes that were sent: those that the server did not have.
     pub sent_bytes: u64,
@@ -139,11 +140,29 @@ enum Order {
 }
 
 struct State {
-    /// Shards that have no answer, and their bytes.
-    given: usize,
-    given_bytes: u64,
+    /// Shards that have no answer and were not withdrawn, with their bytes.
+    open: HashMap<Id, u64>,
+    /// Sum of their bytes.
+    open_bytes: u64,
+    /// Whether the thread has ended, and answers nothing any more.
+    ended: bool,
     breaker: Breaker,
     traffic: FarmTraffic,
+}
+
+impl State {
+    /// Closes a shard, because there is an answer, or nobody needs one. Returns whether it was
+    /// open: it ends in one way only, whoever is first.
+    fn close(&mut self, id: &Id) -> bool {
+        let Some(len) = self.open.remove(id) else { return false };
+        self.open_bytes -= len;
+        true
+    }
+
+    /// Closes and counts a shard of which nobody needs an answer.
+    fn withdraw(&mut self, id: &Id) {
+        self.traffic.withdrawn += u64::from(self.close(id));
+    }
 }
 
 /// The state that builds share with the thread.
@@ -197,8 +216,13 @@ impl RemoteFarm {
             return Err(EndpointError::Scheme(wrong));
         }
         let FarmOptions { worker, platform, jobs, memory, shard_time, events } = options;
-        let state =
-            State { given: 0, given_bytes: 0, breaker: Breaker::default(), traffic: FarmTraffic::default() };
+        let state = State {
+            open: HashMap::new(),
+            open_bytes: 0,
+            ended: false,
+            breaker: Breaker::default(),
+            traffic: FarmTraffic::default(),
+        };
         let shared =
             Shared { state: state.into(), changed: Condvar::new(), jobs: jobs.max(1), memory, events };
         let shared = Arc::new(shared);
@@ -206,6 +230,7 @@ impl RemoteFarm {
         let (ready, opened) = std::sync::mpsc::channel();
         let (own, endpoint) = (Arc::clone(&shared), endpoint.clone());
         let run = move || {
+            let _ended = Ended(Arc::clone(&own));
             let runtime = match runtime() {
                 Ok(runtime) => runtime,
                 Err(error) => return drop(ready.send(Err(error))),
@@ -270,26 +295,29 @@ impl Run for FarmRun {
         let len = shard.len() as u64;
         let mut state = self.shared.lock();
         loop {
-            if self.closed.load(Relaxed) || !state.breaker.is_closed(Instant::now()) {
+            if self.closed.load(Relaxed) || state.ended || !state.breaker.is_closed(Instant::now()) {
                 return false;
             }
-            let fits = state.given == 0 || state.given_bytes + len <= self.shared.memory;
-            if state.given < self.shared.jobs && fits {
+            let fits = state.open.is_empty() || state.open_bytes + len <= self.shared.memory;
+            if state.open.len() < self.shared.jobs && fits {
                 break;
             }
             state = self.shared.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         self.submitted.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(Instant::now);
-        state.given += 1;
-        state.given_bytes += len;
+        let id = (self.number, number);
+        state.open.insert(id, len);
+        state.open_bytes += len;
         state.traffic.shards += 1;
         drop(state);
-        let order = Order::Compile { id: (self.number, number), shard, answers: Arc::clone(&self.answers) };
-        self.orders.send(order).is_ok()
+        self.orders.send(Order::Compile { id, shard, answers: Arc::clone(&self.answers) }).is_ok()
     }
 
     fn withdraw(&self, number: usize) {
-        let _ = self.orders.send(Order::Withdraw((self.number, number)));
+        let id = (self.number, number);
+        self.shared.lock().withdraw(&id);
+        self.shared.changed.notify_all();
+        let _ = self.orders.send(Order::Withdraw(id));
     }
 
     fn close(&self) {
@@ -304,6 +332,13 @@ impl Run for FarmRun {
 
 impl Drop for FarmRun {
     fn drop(&mut self) {
+        {
+            let mut state = self.shared.lock();
+            let own = state.open.keys().filter(|(run, _)| *run == self.number);
+            let own: Vec<Id> = own.copied().collect();
+            own.iter().for_each(|id| state.withdraw(id));
+        }
+        self.shared.changed.notify_all();
         let _ = self.orders.send(Order::WithdrawAll(self.number));
         let submitted = *self.submitted.get_mut().unwrap_or_else(PoisonError::into_inner);
         if let Some(time) = submitted.map(|submitted| submitted.elapsed())
@@ -317,27 +352,18 @@ impl Drop for FarmRun {
     }
 }
 
-/// A shard's part of what the farm may be given. It is returned when this is dropped.
-struct Given {
-    shared: Arc<Shared>,
-    len: u64,
-    answered: bool,
-}
+/// Tells builds that the thread has ended, also if it panicked.
+struct Ended(Arc<Shared>);
 
-impl Drop for Given {
+impl Drop for Ended {
     fn drop(&mut self) {
-        {
-            let mut state = self.shared.lock();
-            state.given -= 1;
-            state.given_bytes -= self.len;
-            state.traffic.withdrawn += u64::from(!self.answered);
-        }
-        self.shared.changed.notify_all();
+        self.0.lock().ended = true;
+        self.0.changed.notify_all();
     }
 }
 
 /// The end of an action: the results and whether they were known, or why there are none.
-type Ended = Result<(Arc<Vec<u8>>, bool), Arc<str>>;
+type End = Result<(Arc<Vec<u8>>, bool), Arc<str>>;
 
 /// The side of the thread.
 struct Client {
@@ -349,7 +375,7 @@ struct Client {
     /// Whether the server was asked about itself, and has what is common.
     is_ready: tokio::sync::Mutex<bool>,
     /// Actions that run, each once.
-    running: std::cell::RefCell<HashMap<Digest, SharedFuture<LocalBoxFuture<'static, Ended>>>>,
+    running: std::cell::RefCell<HashMap<Digest, SharedFuture<LocalBoxFuture<'static, End>>>>,
 }
 
 impl Client {
@@ -390,9 +416,7 @@ impl Client {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Compile { id, shard, answers } => {
-                    let len = shard.len() as u64;
-                    let given = Given { shared: Arc::clone(&self.shared), len, answered: false };
-                    let task = Rc::clone(&self).answer(id.1, shard, answers, given);
+                    let task = Rc::clone(&self).answer(id, shard, answers);
                     tasks.insert(id, tokio::task::spawn_local(task).abort_handle());
                 }
                 Order::Withdraw(id) => {
@@ -411,7 +435,7 @@ impl Client {
         }
     }
 
-    async fn answer(self: Rc<Self>, number: usize, shard: Vec<u8>, answers: Answers, mut given: Given) {
+    async fn answer(self: Rc<Self>, id: Id, shard: Vec<u8>, answers: Answers) {
         let action = self.action(shard);
         let name = action.digest;
         let running = self.running.borrow().get(&name).cloned();
@@ -424,23 +448,27 @@ impl Client {
         let guard = Joined { client: &self, name, running: Some(running.clone()) };
         let ended = running.await;
         drop(guard);
+        {
+            let mut state = self.shared.lock();
+            if !state.close(&id) {
+                return;
+            }
+            let traffic = &mut state.traffic;
+            match &ended {
+                Ok((bytes, cached)) => {
+                    traffic.answered += 1;
+                    traffic.cached += u64::from(*cached);
+                    traffic.received_bytes += bytes.len() as u64;
+                }
+                Err(_) => traffic.failed += 1,
+            }
+        }
+        self.shared.changed.notify_all();
         let answer = match ended {
-            Ok((bytes, cached)) => {
-                let mut state = self.shared.lock();
-                state.traffic.answered += 1;
-                state.traffic.cached += u64::from(cached);
-                state.traffic.received_bytes += bytes.len() as u64;
-                drop(state);
-                Answer::Results { bytes: Arc::unwrap_or_clone(bytes), cached }
-            }
-            Err(reason) => {
-                self.shared.lock().traffic.failed += 1;
-                Answer::Failed(reason.to_string())
-            }
+            Ok((bytes, cached)) => Answer::Results { bytes: Arc::unwrap_or_clone(bytes), cached },
+            Err(reason) => Answer::Failed(reason.to_string()),
         };
-        given.answered = true;
-        drop(given);
-        answers(number, answer);
+        answers(id.1, answer);
     }
 
     /// Makes the messages of a shard's action.
@@ -469,7 +497,7 @@ impl Client {
     }
 
     /// Compiles a shard, and tries again after a short time if that fails and may succeed.
-    async fn compile(&self, action: &Action) -> Ended {
+    async fn compile(&self, action: &Action) -> End {
         let (mut tries, mut again) = (0, false);
         loop {
             let fault = match self.compile_once(action, again).await {
@@ -572,7 +600,7 @@ impl Action {
 struct Joined<'a> {
     client: &'a Client,
     name: Digest,
-    running: Option<SharedFuture<LocalBoxFuture<'static, Ended>>>,
+    running: Option<SharedFuture<LocalBoxFuture<'static, End>>>,
 }
 
 impl Drop for Joined<'_> {

@@ -44,7 +44,8 @@ pub(super) const SERVERS: [Server; 6] = [
         program: "redis-server",
         args: |port, folder| {
             let port = port.to_string();
-            let args = ["--port", &port, "--bind", "127.0.0.1", "--save", "", "--dir", folder];
+            // With a dash, an address that this machine does not have is no error.
+            let args = ["--port", &port, "--bind", "127.0.0.1", "-::1", "--save", "", "--dir", folder];
             args.map(str::to_owned).into()
         },
         file: None,

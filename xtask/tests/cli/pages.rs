@@ -91,6 +91,59 @@ fn every_command_of_the_pages_works() {
     assert!(run > 40, "only {run} commands were found");
 }
 
+/// Runs all commands of a page in one shell, as somebody does who copies them one after the other.
+/// The addresses of servers are those of `cargo xtask servers`.
+#[cfg(feature = "remote")]
+fn follow(dir: &TestFolder, page: &str) -> crate::support::Ended {
+    // The worker was compiled by `servers`, and its machines know it.
+    let script = format!(
+        "set -eu\ncargo() {{\n  case \"$1 $2\" in\n  'xtask worker') cp \"$KILN_TEST_WORKER\" \"$4\";;\n  \
+         'xtask servers') ;;\n  *) shift; \"$xtask\" \"$@\";;\n  esac\n}}\n{}",
+        commands(page).join("\n")
+    );
+    dir.shell(&script)
+}
+
+/// Returns a folder that has what a checkout has, if the variables of servers are set.
+#[cfg(feature = "remote")]
+fn checkout(variables: &[&str]) -> Option<TestFolder> {
+    if let Some(missing) = variables.iter().find(|name| std::env::var_os(name).is_none()) {
+        eprintln!("SKIPPED: no {missing}: run `cargo xtask servers -- cargo test ..`");
+        return None;
+    }
+    let dir = TestFolder::new(&[]);
+    dir.shell(concat!("cp -r ", env!("CARGO_MANIFEST_DIR"), "/../examples examples")).ok();
+    Some(dir)
+}
+
+/// Needs a server: `cargo xtask servers -- cargo test -p xtask --features remote pages`.
+#[cfg(feature = "remote")]
+#[test]
+fn the_page_on_caches_is_followed_by_copying() {
+    let Some(dir) = checkout(&["KILN_TEST_BAZEL"]) else { return };
+    let page = include_str!("../../../docs/caching-in-ci.md");
+    let first = follow(&dir, page);
+    assert_eq!((first.code, &*first.stderr), (Some(0), ""), "{}", first.stdout);
+    // Two builds of three find everything: with the server, and with signatures.
+    assert_eq!(first.stdout.matches("(0 compiled, ").count(), 2, "{}", first.stdout);
+    // A new machine: the file of the CI system is restored, and servers have everything.
+    dir.shell("rm -r kept secret.key accepted.txt program.so").ok();
+    let second = follow(&dir, page);
+    assert_eq!((second.code, &*second.stderr), (Some(0), ""), "{}", second.stdout);
+    // The key that signs is another one, so one build of four compiles.
+    assert_eq!(second.stdout.matches("(0 compiled, ").count(), 3, "{}", second.stdout);
+}
+
+/// Needs a farm: `cargo xtask servers -- cargo test -p xtask --features remote pages`.
+#[cfg(feature = "remote")]
+#[test]
+fn the_page_on_farms_is_followed_by_copying() {
+    let Some(dir) = checkout(&["KILN_TEST_FARM", "KILN_TEST_WORKER"]) else { return };
+    let ended = follow(&dir, include_str!("../../../docs/farm.md"));
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{}", ended.stdout);
+    assert!(dir.names().contains(&"program.so".into()));
+}
+
 #[test]
 fn commands_are_found() {
     let page = "\n```sh\n# A.\na b \\\n  c\n\nd # e\n```\n```rust\nf\n```\n\n```sh\ng\n```\n";

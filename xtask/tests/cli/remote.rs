@@ -24,13 +24,17 @@ fn what_one_machine_compiles_another_finds() {
     assert!(build(&["--cache", "one"]).ok().contains("(2 compiled, 0 reused)"));
     let image = dir.read("p.so");
     assert_eq!(stats(&dir)["cache"]["remote"]["sent"], 2);
-    let told = build(&["--cache", "two", "--verbose"]).code(0);
+    let told = build(&["--cache", "two", "--verbose", "--timings", "t.json"]).code(0);
     assert!(told.stdout.contains("(0 compiled, 2 reused)"), "{}", told.stdout);
     told.says(&[": hit: from remote, "]);
     assert!(dir.read("p.so") == image);
     let places = &stats(&dir)["cache"]["places"];
     assert_eq!((&places["remote"]["modules"], &places["disk"]["modules"]), (&2.into(), &0.into()));
+    assert!(places["remote"]["bytes"].as_u64().unwrap() > 400, "{places}");
+    assert!(places["remote"]["seconds"].as_f64().unwrap() > 0.0, "{places}");
     assert_eq!(stats(&dir)["lazy_modules"], 2);
+    let timeline = String::from_utf8(dir.read("t.json")).unwrap();
+    assert_eq!(timeline.matches("hit by the client's key, from remote").count(), 2, "{timeline}");
     // They are in the local cache now.
     build(&["--cache", "two"]).code(0);
     let places = &stats(&dir)["cache"]["places"];

@@ -8,7 +8,7 @@ use tonic::Code;
 
 use crate::common::{entry, key};
 use crate::proxy::{Cut, Proxy};
-use crate::scenario::{Stopwatch, build_cold, build_warm, open, size, source, writer};
+use crate::scenario::{Stopwatch, build_cold, build_warm, open, open_impatient, size, source, writer};
 use crate::server::{Fault, Identity, TestServer};
 
 /// A build may take this much longer because of a server, and a busy machine a little more.
@@ -17,14 +17,14 @@ const LONGER: Duration = Duration::from_millis(2000);
 #[test]
 fn what_one_machine_stores_another_finds() {
     let server = TestServer::start();
-    let (first, log) = open(&server.url(), writer());
+    let (first, log) = open(&server.endpoint(), writer());
     assert_eq!(build_warm(&first, 0..12).0, 0);
     assert!(build_cold(&first, 0..12));
     assert_eq!(*log.0.lock().unwrap(), [""; 0]);
     let sent = first.traffic();
     assert_eq!((sent.sent, sent.unsent, sent.faults), (12, 0, 0));
     server.fail(0..0, Fault::Hang);
-    let (second, log) = open(&server.url(), Policy::default());
+    let (second, log) = open(&server.endpoint(), Policy::default());
     assert_eq!(build_warm(&second, 0..12).0, 12);
     assert_eq!(*log.0.lock().unwrap(), [""; 0]);
     let received = second.traffic();
@@ -53,12 +53,12 @@ fn what_one_machine_stores_another_finds() {
 fn a_whole_build_takes_two_round_trips_and_one_for_each_megabyte() {
     let server = TestServer::start();
     server.inside.lock().unwrap().batch = 4 << 20;
-    let (first, _) = open(&server.url(), writer());
+    let (first, _) = open(&server.endpoint(), writer());
     assert!(build_cold(&first, 10..190));
     // Answers that take long, so that calls are together if the client makes them together.
     server.fail(0..0, Fault::Hang);
     server.inside.lock().unwrap().delay = Duration::from_millis(150);
-    let (second, _) = open(&server.url(), Policy::default());
+    let (second, _) = open(&server.endpoint(), Policy::default());
     let (found, time) = build_warm(&second, 10..190);
     assert_eq!(found, 180);
     let megabytes = second.traffic().received_bytes.div_ceil(1 << 20) as usize;
@@ -73,9 +73,9 @@ fn a_whole_build_takes_two_round_trips_and_one_for_each_megabyte() {
 fn a_server_that_fails_at_any_call_costs_little_and_makes_nothing_wrong() {
     let calls = {
         let server = TestServer::start();
-        let (first, _) = open(&server.url(), writer());
+        let (first, _) = open(&server.endpoint(), writer());
         build_cold(&first, 0..6);
-        let (second, _) = open(&server.url(), writer());
+        let (second, _) = open(&server.endpoint(), writer());
         build_warm(&second, 0..6);
         server.inside.lock().unwrap().calls
     };
@@ -97,10 +97,10 @@ fn a_server_that_fails_at_any_call_costs_little_and_makes_nothing_wrong() {
                 let server = TestServer::start();
                 server.fail(n..end, fault);
                 let start = Stopwatch::start();
-                let (first, log) = open(&server.url(), writer());
+                let (first, log) = open_impatient(&server.endpoint(), writer());
                 let is_done = build_cold(&first, 0..6);
                 let cold = start.elapsed();
-                let (second, other) = open(&server.url(), writer());
+                let (second, other) = open_impatient(&server.endpoint(), writer());
                 let (found, warm) = build_warm(&second, 0..6);
                 let traffic = (first.traffic(), second.traffic());
                 drop((first, second));
@@ -120,7 +120,7 @@ fn a_server_that_fails_at_any_call_costs_little_and_makes_nothing_wrong() {
                 }
                 // A machine that comes later is not harmed.
                 server.fail(0..0, Fault::Hang);
-                let (third, _) = open(&server.url(), writer());
+                let (third, _) = open_impatient(&server.endpoint(), writer());
                 build_warm(&third, 0..6);
             }
         }
@@ -133,12 +133,12 @@ fn a_server_that_fails_at_any_call_costs_little_and_makes_nothing_wrong() {
 fn a_server_that_does_not_answer_costs_little_at_any_call() {
     for n in 0..20 {
         let server = TestServer::start();
-        let (first, _) = open(&server.url(), writer());
+        let (first, _) = open(&server.endpoint(), writer());
         build_cold(&first, 0..6);
         drop(first);
         server.fail(n..usize::MAX, Fault::Hang);
         let start = Stopwatch::start();
-        let (second, log) = open(&server.url(), writer());
+        let (second, log) = open_impatient(&server.endpoint(), writer());
         let (found, _) = build_warm(&second, 0..8);
         second.put(&key(7), &entry(7, 0, size(7))).unwrap();
         drop(second);
@@ -176,7 +176,7 @@ fn no_server_slow_servers_and_wrong_ones_cost_little() {
     ];
     for url in urls {
         let start = Stopwatch::start();
-        let (store, log) = open(&url, writer());
+        let (store, log) = open_impatient(&Endpoint::parse(&url).unwrap(), writer());
         let (found, _) = build_warm(&store, 0..40);
         for n in 0..40 {
             store.put(&key(n), &entry(n, 0, size(n))).unwrap();
@@ -213,20 +213,20 @@ fn only_signed_entries_are_accepted() {
     // One machine signs, one does not, one has a key that nobody accepts.
     let policies = [signer(&own.1), None, signer(&other.1)];
     for (signer, numbers) in policies.into_iter().zip([0..2, 2..4, 4..6]) {
-        let (store, _) = open(&server.url(), Policy { signer, write: true, accepted: None });
+        let (store, _) = open(&server.endpoint(), Policy { signer, write: true, accepted: None });
         assert!(build_cold(&store, numbers));
     }
-    let (store, log) = open(&server.url(), Policy { accepted: accepted(), ..Policy::default() });
+    let (store, log) = open(&server.endpoint(), Policy { accepted: accepted(), ..Policy::default() });
     assert_eq!(build_warm(&store, 0..6).0, 2);
     assert!(log.has("not signed") && log.has("signed by a key that is not accepted"));
     assert!(
         matches!(store.get(&key(2)), Lookup::Corrupt(reason) if reason.to_string().contains("not signed"))
     );
-    let (store, _) = open(&server.url(), Policy::default());
+    let (store, _) = open(&server.endpoint(), Policy::default());
     assert_eq!(build_warm(&store, 0..6).0, 6);
     // A server that exchanges records, signed or not, is found out: each has its name in it.
     server.fail(0..usize::MAX, Fault::Swap);
-    let (store, log) = open(&server.url(), Policy { accepted: accepted(), ..Policy::default() });
+    let (store, log) = open(&server.endpoint(), Policy { accepted: accepted(), ..Policy::default() });
     build_warm(&store, 0..2);
     assert!(log.has("record of another name") && store.latest(&source(0)).is_none());
 }
@@ -236,7 +236,7 @@ fn only_signed_entries_are_accepted() {
 fn a_client_that_ends_at_any_call_harms_nobody() {
     let calls = {
         let server = TestServer::start();
-        let (store, _) = open(&server.url(), writer());
+        let (store, _) = open(&server.endpoint(), writer());
         build_cold(&store, 0..6);
         server.inside.lock().unwrap().calls
     };
@@ -256,11 +256,11 @@ fn a_client_that_ends_at_any_call_harms_nobody() {
         }
         drop(store);
         server.fail(0..0, Fault::Hang);
-        let (other, log) = open(&server.url(), writer());
+        let (other, log) = open(&server.endpoint(), writer());
         let (found, _) = build_warm(&other, 0..6);
         assert_eq!(*log.0.lock().unwrap(), [""; 0], "{n}");
         assert!(build_cold(&other, 0..6));
-        let (third, _) = open(&server.url(), Policy::default());
+        let (third, _) = open(&server.endpoint(), Policy::default());
         assert_eq!(build_warm(&third, 0..6).0, 6, "{n}: {found} found before");
     }
 }
@@ -268,7 +268,7 @@ fn a_client_that_ends_at_any_call_harms_nobody() {
 #[test]
 fn poisoned_records_are_misses_and_are_replaced() {
     let server = TestServer::start();
-    let (store, _) = open(&server.url(), writer());
+    let (store, _) = open(&server.endpoint(), writer());
     assert!(build_cold(&store, 0..4));
     // Whole records, with right checksums, that lead to the content of another entry. The record of
     // a key that leads to another key is a unit test's.
@@ -283,7 +283,7 @@ fn poisoned_records_are_misses_and_are_replaced() {
             record[113..121].copy_from_slice(&sum.as_ref()[..8]);
         }
     }
-    let (store, log) = open(&server.url(), writer());
+    let (store, log) = open(&server.endpoint(), writer());
     for n in 0..4 {
         match store.get(&key(n)) {
             // The neighbour was the record of the same entry's source.
@@ -294,7 +294,7 @@ fn poisoned_records_are_misses_and_are_replaced() {
         }
     }
     assert!(build_cold(&store, 0..4));
-    let (store, log) = open(&server.url(), Policy::default());
+    let (store, log) = open(&server.endpoint(), Policy::default());
     assert_eq!(build_warm(&store, 0..4).0, 4);
     assert_eq!(*log.0.lock().unwrap(), [""; 0]);
 }
@@ -305,9 +305,9 @@ fn an_address_of_ipv6() {
         return crate::servers::skipped("this machine has no IPv6");
     }
     let server = TestServer::start_at("[::1]:0", None);
-    let (first, _) = open(&server.url(), writer());
+    let (first, _) = open(&server.endpoint(), writer());
     assert!(server.url().contains("[::1]") && build_cold(&first, 0..4));
-    assert_eq!(build_warm(&open(&server.url(), Policy::default()).0, 0..4).0, 4);
+    assert_eq!(build_warm(&open(&server.endpoint(), Policy::default()).0, 0..4).0, 4);
 }
 
 /// Makes a certificate for `localhost`, and the one that signs it, with `openssl`.
@@ -340,10 +340,7 @@ fn tls_needs_a_certificate_that_is_trusted_and_for_this_host() {
         let url = format!("{scheme}://{host}:{}/main", server.address.port());
         let variables = move |name: &str| (name == "KILN_REMOTE_CA_FILE").then(|| authority.clone())?;
         let endpoint = Endpoint::with_variables(&url, variables).unwrap();
-        let log = std::sync::Arc::new(crate::scenario::Log::default());
-        let options =
-            RemoteOptions { policy: writer(), events: Some(log.clone()), ..RemoteOptions::default() };
-        (RemoteStore::open(&endpoint, options).unwrap(), log)
+        open_impatient(&endpoint, writer())
     };
     let (store, log) = open("grpcs", "localhost", Some(authority.clone()));
     assert!(build_cold(&store, 0..4) && store.traffic().sent == 4, "{:?}", log.0.lock().unwrap());
@@ -366,7 +363,7 @@ fn tls_needs_a_certificate_that_is_trusted_and_for_this_host() {
     // TLS, where the server has none.
     let plain = TestServer::start();
     let url = format!("grpcs://localhost:{}/main", plain.address.port());
-    let (store, log) = crate::scenario::open(&url, writer());
+    let (store, log) = open_impatient(&Endpoint::parse(&url).unwrap(), writer());
     assert_eq!(build_warm(&store, 0..4).0, 0);
     assert!(log.has("Unavailable"));
 }

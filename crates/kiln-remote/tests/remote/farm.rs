@@ -235,8 +235,10 @@ fn a_farm_that_fails_at_any_call_makes_nothing_wrong() {
                 assert!(build.time < LONGER, "{fault:?} from call {n}: {:?}", build.time);
                 farmed_all.fetch_add(usize::from(build.farmed() >= 2), SeqCst);
                 let traffic = build.farm.farm.traffic();
+                let ended = traffic.answered + traffic.failed + traffic.withdrawn;
+                assert_eq!(traffic.shards, ended, "{fault:?} from call {n} to {end}: {traffic:?}");
                 // What the pool had compiled before the fault was seen is not said.
-                if build.farmed() == 0 && traffic.withdrawn == 0 && traffic.failed > 0 {
+                if build.farmed() == 0 && traffic.withdrawn == 0 {
                     let said = build.log.has("Unavailable") || build.log.has("NotFarmed");
                     assert!(said, "{fault:?} from call {n} to {end}: {traffic:?}");
                 }
@@ -382,10 +384,6 @@ fn what_is_withdrawn_gives_its_place_back() {
         assert_eq!(receive.recv_timeout(Duration::from_secs(5)), Ok(false));
     });
     drop(run);
-    let start = Instant::now();
-    while farm.traffic().withdrawn < 3 && start.elapsed() < Duration::from_secs(5) {
-        std::thread::sleep(Duration::from_millis(5));
-    }
     assert_eq!((farm.traffic().shards, farm.traffic().withdrawn), (3, 3));
 }
 
@@ -502,6 +500,7 @@ fn real(variable: &str) {
         assert!(build.bytes() == expected);
         assert!(build.farmed() >= 4, "{:?} {:?}", build.log.0, build.farm.farm.traffic());
     }
+    one_of_eight_is_executed(&url);
     // A program that is none of this farm's machines.
     let other = build(&url, &modules, |options| options.worker = IN_PROCESS.into());
     assert!(other.bytes() == expected && other.farmed() == 0);
@@ -519,4 +518,44 @@ fn real(variable: &str) {
             assert!(build.time < LONGER, "{cut:?}: {:?}", build.time);
         }
     }
+}
+
+/// Eight machines submit the same shard at the same time. The program that compiles it is one that
+/// writes what time it is, so equal results are those of one execution.
+fn one_of_eight_is_executed(url: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let source = "#include <stdio.h>\n#include <time.h>\n#include <unistd.h>\n\
+        int main(int count, char **args) {\n\
+          struct timespec now; sleep(1); clock_gettime(CLOCK_REALTIME, &now);\n\
+          FILE *file = fopen(args[count - 1], \"w\");\n\
+          return fprintf(file, \"%lld.%09ld\", (long long)now.tv_sec, now.tv_nsec) < 0 || fclose(file);\n}\n";
+    std::fs::write(folder.path().join("clock.c"), source).unwrap();
+    let mut cc = std::process::Command::new("cc");
+    let made = cc.args(["-static", "clock.c", "-o", "clock"]).current_dir(folder.path()).status();
+    if !made.is_ok_and(|status| status.success()) {
+        assert!(std::env::var_os("CI").is_none(), "cc cannot link statically");
+        return crate::servers::skipped("cc cannot link statically");
+    }
+    let clock: Arc<[u8]> = std::fs::read(folder.path().join("clock")).unwrap().into();
+    let endpoint = Endpoint::with_variables(url, |_| None).unwrap();
+    let log = Arc::new(Log::default());
+    let farms = [(); 8].map(|()| {
+        let mut options = options(&log);
+        options.worker = Arc::clone(&clock);
+        RemoteFarm::open(&endpoint, options).unwrap()
+    });
+    // Another one than that of earlier runs.
+    let shard = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let shard = format!("{shard:?} of {}", std::process::id()).into_bytes();
+    let (send, receive) = std::sync::mpsc::channel();
+    let runs = farms.each_ref().map(|farm| {
+        let send = send.clone();
+        farm.begin(Arc::new(move |_, answer| send.send(answer).unwrap()))
+    });
+    assert!(runs.iter().all(|run| run.submit(0, shard.clone())));
+    let answers = runs.each_ref().map(|_| match receive.recv_timeout(Duration::from_secs(60)) {
+        Ok(Answer::Results { bytes, .. }) => String::from_utf8(bytes).unwrap(),
+        other => panic!("{other:?} {:?}", log.0),
+    });
+    assert!(answers[0].contains('.') && answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
 }

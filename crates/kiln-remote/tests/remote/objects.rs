@@ -8,16 +8,10 @@ use kiln_remote::{Endpoint, EndpointError, Policy, RemoteOptions, RemoteStore, s
 use crate::common::{entry, key};
 use crate::http::HttpServer;
 use crate::proxy::{Cut, Proxy};
-use crate::scenario::{Log, Stopwatch, build_cold, build_warm, size, writer};
+use crate::scenario::{Stopwatch, build_cold, build_warm, open, open_impatient, size, writer};
 
 /// A build may take this much longer because of a server, and a busy machine a little more.
 const LONGER: Duration = Duration::from_millis(2000);
-
-fn open(endpoint: &Endpoint, policy: Policy) -> (RemoteStore, std::sync::Arc<Log>) {
-    let log = std::sync::Arc::new(Log::default());
-    let options = RemoteOptions { policy, events: Some(log.clone()), ..RemoteOptions::default() };
-    (RemoteStore::open(endpoint, options).unwrap(), log)
-}
 
 #[test]
 fn what_one_machine_stores_another_finds() {
@@ -50,7 +44,7 @@ fn a_server_that_refuses_costs_little_and_is_reported() {
         assert!(build_cold(&first, 0..6));
         server.inside.lock().unwrap().refuse = Some((methods, status, code));
         let start = Stopwatch::start();
-        let (second, log) = open(&server.endpoint(&[]), writer());
+        let (second, log) = open_impatient(&server.endpoint(&[]), writer());
         let (found, _) = build_warm(&second, 0..6);
         for n in 20..26 {
             second.put(&key(n), &entry(n, 0, size(n))).unwrap();
@@ -76,7 +70,7 @@ fn a_slow_line_costs_little() {
     let proxy = Proxy::start(&server.address, Cut::Drip);
     let start = Stopwatch::start();
     let slow = server.endpoint(&[("AWS_ENDPOINT_URL", &format!("http://{}", proxy.address()))]);
-    let (second, log) = open(&slow, writer());
+    let (second, log) = open_impatient(&slow, writer());
     build_warm(&second, 0..6);
     second.put(&key(7), &entry(7, 0, size(7))).unwrap();
     drop(second);

@@ -1,4 +1,4 @@
-//! A proxy that cuts connections, lets them stall, or lets few bytes pass.
+//! A proxy that cuts connections, lets them stall, alters bytes, or lets few of them pass.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,6 +19,8 @@ pub(crate) enum Cut {
     StallAfterBytes(usize),
     /// Nothing passes after this many pieces, and connections stay open.
     StallAfterPieces(usize),
+    /// One bit of the byte at this place differs.
+    Alter(usize),
     /// A kilobyte passes in a second, byte by byte.
     Drip,
 }
@@ -72,6 +74,11 @@ impl Proxy {
         self.listener.local_addr().unwrap().to_string()
     }
 
+    /// Returns the number of bytes that passed.
+    pub(crate) fn bytes(&self) -> usize {
+        self.passed.bytes.load(Relaxed)
+    }
+
     /// Returns the number of pieces that passed.
     pub(crate) fn pieces(&self) -> usize {
         self.passed.pieces.load(Relaxed)
@@ -86,6 +93,12 @@ fn pump(mut from: TcpStream, mut to: TcpStream, cut: Cut, passed: &Passed) {
         let piece = passed.pieces.fetch_add(1, Relaxed);
         let (pass, ends) = match cut {
             Cut::Never | Cut::Drip => (len, false),
+            Cut::Alter(place) => {
+                if let Some(byte) = place.checked_sub(before).and_then(|at| bytes[..len].get_mut(at)) {
+                    *byte ^= 0x10;
+                }
+                (len, false)
+            }
             Cut::AfterBytes(limit) => (len.min(limit.saturating_sub(before)), before + len >= limit),
             Cut::StallAfterBytes(limit) => (len.min(limit.saturating_sub(before)), false),
             Cut::AfterPieces(limit) => (if piece < limit { len } else { 0 }, piece >= limit),

@@ -85,10 +85,22 @@ pub(crate) fn writer() -> Policy {
 }
 
 /// Opens a store, with a log of its events.
-pub(crate) fn open(url: &str, policy: Policy) -> (RemoteStore, Arc<Log>) {
+pub(crate) fn open_with(endpoint: &Endpoint, options: RemoteOptions) -> (RemoteStore, Arc<Log>) {
     let log = Arc::new(Log::default());
-    let options = RemoteOptions { policy, events: Some(log.clone()), ..RemoteOptions::default() };
-    (RemoteStore::open(&Endpoint::parse(url).unwrap(), options).unwrap(), log)
+    let options = RemoteOptions { events: Some(log.clone()), ..options };
+    (RemoteStore::open(endpoint, options).unwrap(), log)
+}
+
+/// Opens a store whose builds wait as long as a busy server takes, for tests of what is found: a
+/// build with the usual patience goes on without what comes late.
+pub(crate) fn open(endpoint: &Endpoint, policy: Policy) -> (RemoteStore, Arc<Log>) {
+    let long = Duration::from_secs(60);
+    open_with(endpoint, RemoteOptions { policy, patience: long, drop_wait: long, ..RemoteOptions::default() })
+}
+
+/// Opens a store with the usual patience, for tests of what a server costs.
+pub(crate) fn open_impatient(endpoint: &Endpoint, policy: Policy) -> (RemoteStore, Arc<Log>) {
+    open_with(endpoint, RemoteOptions { policy, ..RemoteOptions::default() })
 }
 
 /// Stores entries and their sources as a build does. Returns whether everything was sent in time.

@@ -154,6 +154,10 @@ impl TestServer {
         format!("grpc://{}/main", self.address)
     }
 
+    pub(crate) fn endpoint(&self) -> kiln_remote::Endpoint {
+        kiln_remote::Endpoint::with_variables(&self.url(), |_| None).unwrap()
+    }
+
     /// Lets calls of these numbers fail; the next call has number 0.
     pub(crate) fn fail(&self, calls: std::ops::Range<usize>, fault: Fault) {
         let mut inside = self.inside.lock().unwrap();
