@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kiln_cache::Store;
-use kiln_remote::{Endpoint, EndpointError, Policy, RemoteOptions, RemoteStore, server_info};
+use kiln_remote::{EndpointError, Policy, RemoteOptions, RemoteStore, server_info};
 
 use crate::common::{entry, key};
 use crate::http::HttpServer;
