@@ -286,7 +286,7 @@ fn s3() {
     };
     let (store, log) = open(&with("no-such-bucket", None), writer());
     build_cold(&store, 0..2);
-    assert!(store.traffic().sent == 0 && log.has("NoSuchBucket"), "{:?}", log.0);
+    assert!(store.traffic().sent == 0 && log.has("no-such-bucket"), "{:?}", log.0);
     let proxy = Proxy::start(address, Cut::Never);
     let (store, log) = open(&with("kiln", Some(&proxy)), Policy::default());
     assert!(build_warm(&store, 0..12).0 == 12 && proxy.pieces() > 24, "{:?}", log.0);
