@@ -33,8 +33,17 @@ fn write(artifacts: &[Artifact], options: ImageOptions) -> Result<Vec<u8>, Failu
     Ok(write_image(artifacts, &globals, &options).map_err(|errors| errors[0].to_string())?)
 }
 
-/// Returns the image for each level, and for both, and how many functions differ.
-fn images(programs: &[Vec<Artifact>]) -> Result<(Vec<Vec<u8>>, Vec<u8>, usize), Failure> {
+/// The images of a program.
+struct Images {
+    /// For each level.
+    alone: Vec<Vec<u8>>,
+    /// For both.
+    both: Vec<u8>,
+    /// The number of functions that differ.
+    differ: usize,
+}
+
+fn images(programs: &[Vec<Artifact>]) -> Result<Images, Failure> {
     let alone = programs.iter().map(|artifacts| write(artifacts, ImageOptions::default()));
     let levels = LEVELS.iter().zip(programs).map(|(name, artifacts)| Level { name, artifacts });
     let joined = join_levels(&levels.collect::<Vec<_>>()).map_err(|errors| errors[0].to_string())?;
@@ -44,7 +53,7 @@ fn images(programs: &[Vec<Artifact>]) -> Result<(Vec<Vec<u8>>, Vec<u8>, usize), 
         module_numbers: joined.modules,
         ..ImageOptions::default()
     };
-    Ok((alone.collect::<Result<_, _>>()?, write(&joined.artifacts, options)?, differ))
+    Ok(Images { alone: alone.collect::<Result<_, _>>()?, both: write(&joined.artifacts, options)?, differ })
 }
 
 /// Compares the sizes of images, and the times to load them.
@@ -52,7 +61,7 @@ pub(crate) fn compare(workload: &Workload, setup: &Setup) -> Result<Comparison, 
     let mut comparison = Comparison::new(&workload.name, "M. code for x86-64-v2 and x86-64-v3 in one image");
     let programs = LEVELS.map(|level| compile(&workload.target, level, &workload.modules, setup));
     let programs = programs.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let (alone, both, differ) = images(&programs)?;
+    let Images { alone, both, differ } = images(&programs)?;
     let functions: usize = programs[0].iter().map(|artifact| artifact.functions().len()).sum();
     let open = |bytes: &[u8]| {
         let image = Image::from_bytes(bytes)?;
@@ -113,7 +122,7 @@ pub(crate) fn vectors(setup: &Setup) -> Result<Comparison, Failure> {
     let modules = [module];
     let programs = LEVELS.map(|level| compile(&target, level, &modules, setup));
     let programs = programs.into_iter().collect::<Result<Vec<_>, _>>()?;
-    let (alone, both, differ) = images(&programs)?;
+    let Images { alone, both, differ } = images(&programs)?;
     if differ != 1 {
         return Err("the loop is the same on both levels".into());
     }

@@ -142,6 +142,9 @@ pub(crate) fn child(compiler: ScaleChild, functions: usize, setup: &Setup) -> Re
     Ok(())
 }
 
+/// Chooses one of the figures.
+type Figure = fn(&Figures) -> f64;
+
 /// The figures of one child, each for one function: seconds or bytes.
 struct Figures {
     compile: f64,
@@ -196,10 +199,8 @@ pub(crate) fn compare(setup: &Setup, largest: usize) -> Result<Comparison, Failu
     for size in &sizes {
         raw.push(run("raw", *size, setup)?);
     }
-    let of = |figure: fn(&Figures) -> f64, figures: &[Figures]| -> Vec<f64> {
-        figures.iter().map(figure).collect()
-    };
-    let kinds: [(&'static str, &'static str, fn(&Figures) -> f64, f64); 3] = [
+    let of = |figure: Figure, figures: &[Figures]| -> Vec<f64> { figures.iter().map(figure).collect() };
+    let kinds: [(&str, &str, Figure, f64); 3] = [
         ("compile a function", "us", |figures| figures.compile, 1e6),
         ("link a function", "us", |figures| figures.link, 1e6),
         ("peak memory of a function, without its IR", "bytes", |figures| figures.memory, 1.0),

@@ -35,7 +35,7 @@ fn compare_one(setup: &Setup, folder: &Path, count: usize, name: &str) -> Result
     let signer = Signer::from_seed(&[7; 32]);
     let bytes = std::fs::read(&path)?;
     let signature = sign_image_detached(&bytes, &signer)?;
-    save(&folder.join(format!("signed-{count}.kiln.sig")), format!("{signature}\n").as_bytes())?;
+    save(folder.join(format!("signed-{count}.kiln.sig")), format!("{signature}\n").as_bytes())?;
     let trust = Trust::new([signer.public()]);
     let bind = |image: Image| Ok(image.bind_array(&[])?);
     let (copied, shared) = ("kiln: open_verified, bind, drop", "kiln: open_verified_shared, bind, drop");

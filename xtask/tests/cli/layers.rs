@@ -64,7 +64,7 @@ fn layers_are_called_with_their_bases() {
 #[test]
 fn another_base_is_refused_unless_it_fits() {
     let dir = folder();
-    dir.write("base.clif", &BASE.replace("return v1", "v2 = fneg v1\n    return v2"));
+    dir.write("base.clif", BASE.replace("return v1", "v2 = fneg v1\n    return v2"));
     dir.xtask(&["build", "base.clif", "-o", "base.so"]).ok();
     let refused = dir.xtask(&["call", "one.so", "twice", "1"]);
     assert!(refused.code == Some(1) && refused.stderr.contains("but `base.so` has"), "{}", refused.stderr);
