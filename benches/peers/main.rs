@@ -61,7 +61,7 @@ mod traps;
 mod verify;
 mod workload;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -188,75 +188,9 @@ fn run(args: &PeersArgs) -> Result<bool, Failure> {
         report.add(sessions::compare(&setup, scale, &workload)?);
     }
     for workload in workloads.iter().filter(|_| "ABCDEFHMOP".chars().any(&wanted)) {
-        println!("\n{}: {}", workload.name, workload.describe());
-        let artifacts = Compiler::new(workload.target.clone())
-            .pool(setup.pool.clone())
-            .compile(&workload.modules)?
-            .artifacts;
-        if wanted('A') {
-            report.add(compile::compare(workload, &setup, &artifacts)?);
-        }
-        let path = folder.path().join("program.kiln");
-        save(&path, &image::link(workload, &artifacts, &setup)?)?;
-        if wanted('H') {
-            report.add(locate::compare(workload, &setup, &artifacts, &path)?);
-        }
-        if wanted('B') {
-            report.add(image::compare(workload, &setup, &artifacts, &path)?);
-        }
-        if wanted('O') {
-            report.add(emit::compare(workload, &setup, &artifacts, folder.path())?);
-        }
-        if wanted('P') {
-            report.add(order::compare(workload, &setup, &artifacts, folder.path())?);
-        }
-        if wanted('M') {
-            report.add(levels::compare(workload, &setup)?);
-        }
-        if wanted('C') {
-            report.add(open::compare(workload, &setup, &path)?);
-        }
-        if wanted('D') {
-            report.add(parse::compare(workload, &setup)?);
-        }
-        if wanted('E') {
-            report.add(forms::compare(workload, &setup)?);
-        }
-        if wanted('F') {
-            report.add(incremental::compare(workload, &setup, &artifacts)?);
-        }
+        compare_workload(workload, &setup, folder.path(), &wanted, &mut report)?;
     }
-    if wanted('C') {
-        report.add(open::slots(&setup, folder.path())?);
-        open_sizes::compare(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
-    }
-    if wanted('I') {
-        globals::compare(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
-    }
-    if wanted('H') {
-        report.add(locate::long(&setup)?);
-    }
-    if wanted('L') {
-        report.add(thread_local::compare(&setup, folder.path())?);
-    }
-    if wanted('M') {
-        report.add(levels::vectors(&setup)?);
-    }
-    if wanted('S') {
-        report.add(snapshots::compare(&setup, folder.path())?);
-    }
-    if wanted('Y') {
-        report.add(layers::compare(&setup, folder.path())?);
-    }
-    if wanted('T') {
-        report.add(traps::compare(&setup, folder.path())?);
-    }
-    if wanted('V') {
-        verify::compare(&setup, folder.path())?.into_iter().for_each(|comparison| report.add(comparison));
-    }
-    if wanted('N') {
-        report.add(scale::compare(&setup, args.scale as usize)?);
-    }
+    compare_others(args, &setup, folder.path(), &wanted, &mut report)?;
     let (met, targets) = report.met();
     println!("\n{met} of {targets} targets are met");
 
@@ -273,4 +207,92 @@ fn run(args: &PeersArgs) -> Result<bool, Failure> {
         std::fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))?;
     }
     Ok(true)
+}
+
+/// Makes the comparisons that are wanted on a workload.
+fn compare_workload(
+    workload: &Workload,
+    setup: &Setup,
+    folder: &Path,
+    wanted: &dyn Fn(char) -> bool,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    println!("\n{}: {}", workload.name, workload.describe());
+    let artifacts =
+        Compiler::new(workload.target.clone()).pool(setup.pool.clone()).compile(&workload.modules)?.artifacts;
+    if wanted('A') {
+        report.add(compile::compare(workload, setup, &artifacts)?);
+    }
+    let path = folder.join("program.kiln");
+    save(&path, &image::link(workload, &artifacts, setup)?)?;
+    if wanted('H') {
+        report.add(locate::compare(workload, setup, &artifacts, &path)?);
+    }
+    if wanted('B') {
+        report.add(image::compare(workload, setup, &artifacts, &path)?);
+    }
+    if wanted('O') {
+        report.add(emit::compare(workload, setup, &artifacts, folder)?);
+    }
+    if wanted('P') {
+        report.add(order::compare(workload, setup, &artifacts, folder)?);
+    }
+    if wanted('M') {
+        report.add(levels::compare(workload, setup)?);
+    }
+    if wanted('C') {
+        report.add(open::compare(workload, setup, &path)?);
+    }
+    if wanted('D') {
+        report.add(parse::compare(workload, setup)?);
+    }
+    if wanted('E') {
+        report.add(forms::compare(workload, setup)?);
+    }
+    if wanted('F') {
+        report.add(incremental::compare(workload, setup, &artifacts)?);
+    }
+    Ok(())
+}
+
+/// Makes those that have workloads of their own.
+fn compare_others(
+    args: &PeersArgs,
+    setup: &Setup,
+    folder: &Path,
+    wanted: &dyn Fn(char) -> bool,
+    report: &mut Report,
+) -> Result<(), Failure> {
+    if wanted('C') {
+        report.add(open::slots(setup, folder)?);
+        open_sizes::compare(setup, folder)?.into_iter().for_each(|comparison| report.add(comparison));
+    }
+    if wanted('I') {
+        globals::compare(setup, folder)?.into_iter().for_each(|comparison| report.add(comparison));
+    }
+    if wanted('H') {
+        report.add(locate::long(setup)?);
+    }
+    if wanted('L') {
+        report.add(thread_local::compare(setup, folder)?);
+    }
+    if wanted('M') {
+        report.add(levels::vectors(setup)?);
+    }
+    if wanted('S') {
+        report.add(snapshots::compare(setup, folder)?);
+    }
+    if wanted('Y') {
+        report.add(layers::compare(setup, folder)?);
+    }
+    if wanted('T') {
+        report.add(traps::compare(setup, folder)?);
+    }
+    if wanted('V') {
+        verify::compare(setup, folder)?.into_iter().for_each(|comparison| report.add(comparison));
+    }
+    if wanted('N') {
+        report.add(scale::compare(setup, args.scale as usize)?);
+    }
+    Ok(())
 }

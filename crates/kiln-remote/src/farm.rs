@@ -106,8 +106,8 @@ pub struct FarmTraffic {
     pub cached: u64,
     /// Shards without results.
     pub failed: u64,
-    /// Shards that were withdrawn, because the build was faster. When a build has ended, each of its
-    /// shards is one of `answered`, `failed` and `withdrawn`.
+    /// Shards that were withdrawn, because the build was faster. When a build has ended, each of
+    /// its shards is one of `answered`, `failed` and `withdrawn`.
     pub withdrawn: u64,
     /// Bytes that were sent: those that the server did not have.
     pub sent_bytes: u64,

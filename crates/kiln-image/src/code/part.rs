@@ -105,9 +105,9 @@ impl<'a> Part<'a> {
     }
 }
 
-/// Where a checkpoint may be: as far in the list as the offset is in the function. Entries of a
-/// function are about equally dense, so the search begins a few checkpoints off, which are on one
-/// or two lines of the cache, however long the list is.
+/// The likely place of a checkpoint: as far in the list as the offset is in the function. Entries
+/// of a function are about equally dense, so the search begins a few checkpoints off, which are on
+/// one or two lines of the cache, however long the list is.
 #[derive(Clone, Copy)]
 pub(super) struct Guess {
     offset: u32,
