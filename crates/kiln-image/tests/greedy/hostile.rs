@@ -13,6 +13,8 @@ pub(crate) struct Hostile {
     pub(crate) signatures: Vec<u8>,
     pub(crate) slots: Vec<u8>,
     pub(crate) export_signatures: Vec<u8>,
+    pub(crate) bases: Vec<u8>,
+    pub(crate) replacements: Vec<u8>,
     /// Names of checksums; all are of no bytes and at the end of the note.
     pub(crate) sums: Vec<(u32, u32)>,
     pub(crate) gnu_hash: Vec<u8>,
@@ -33,8 +35,12 @@ const TRIPLE: &str = concat!("x86_64", "-unknown-linux-gnu");
 pub(crate) const START: u32 = TRIPLE.len() as u32;
 const HEADERS: usize = 64 + 5 * 56;
 const NOTE_PREFIX: usize = 20;
-const NOTE_HEAD: usize = 360;
+const NOTE_HEAD: usize = 504;
 const PAGE: usize = 4096;
+/// The numbers of spans.
+const EXPORTS: usize = 8;
+const BASES: usize = 9;
+const REPLACEMENTS: usize = 10;
 
 /// Numbers of 4 bytes.
 pub(crate) fn words(numbers: &[u32]) -> Vec<u8> {
@@ -100,7 +106,7 @@ impl Hostile {
 
         let (spans, note_tables) = self.note_tables();
         let mut head = b"KilnImg\0".to_vec();
-        head.extend(words(&[5, NOTE_HEAD as u32]));
+        head.extend(words(&[7, NOTE_HEAD as u32]));
         // Of tables that are not what they are; readers compare what is before them first.
         head.extend([0; 64]);
         head.extend(words(&[0, 0, 0, START]));
@@ -108,12 +114,17 @@ impl Hostile {
         // The exports begin after the null symbol, and those without a record are not counted.
         let exports = self.dynsym.len() / 24;
         head.extend(words(&[1 + (exports - self.export_signatures.len() / 8) as u32, 0]));
-        head.extend(spans.iter().flat_map(|span| longs(span)));
+        head.extend(spans[..EXPORTS + 1].iter().flat_map(|span| longs(span)));
         head.extend(longs(&[if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0]));
         head.extend(longs(&[readable, self.code_len, patches[0], patches[1]]));
+        // No room for signatures, which would be last, no levels and no imports; the id is not compared.
+        let signers = [spans[EXPORTS][0] + spans[EXPORTS][1], 0];
+        let none = [0; 2];
+        let layer = [signers, none, none, none, spans[BASES], none, spans[REPLACEMENTS], none, none];
+        head.extend(layer.iter().flat_map(|span| longs(span)));
         assert_eq!(head.len() + 8, NOTE_HEAD);
         let body = [head, note_tables].concat();
-        let end = spans[8][0] - 8;
+        let end = spans[EXPORTS][0] - 8;
         let body = [&note_sum(&body[..end]).to_le_bytes()[..], &body].concat();
         let prefix = [words(&[8 + body.len() as u32, 0, 1]), b"Kiln\0\0\0\0".to_vec()].concat();
         [headers, prefix, body, tables, sections].concat()
@@ -126,6 +137,15 @@ impl Hostile {
         });
         let (sums, strings) = (sums.collect(), [TRIPLE.as_bytes(), &self.strings].concat());
         let mut tables = Vec::new();
+        let mut spans = Vec::new();
+        let mut add = |part: &[u8]| {
+            tables.resize(tables.len().next_multiple_of(4), 0);
+            let start = NOTE_HEAD + tables.len();
+            tables.extend_from_slice(part);
+            [start, part.len()]
+        };
+        // The exports are last, and their span is not.
+        let layer = [&self.bases, &self.replacements].map(|part| add(part));
         let parts = [
             &self.producers,
             &self.features,
@@ -137,13 +157,9 @@ impl Hostile {
             &strings,
             &self.export_signatures,
         ];
-        let spans = parts.map(|part| {
-            let start = NOTE_HEAD + tables.len();
-            tables.extend_from_slice(part);
-            [start, part.len()]
-        });
-        tables.resize(tables.len().next_multiple_of(4), 0);
-        (spans.to_vec(), tables)
+        spans.extend(parts.map(|part| add(part)));
+        spans.extend(layer);
+        (spans, tables)
     }
 
     /// The section names, the section headers, and the length of the file.

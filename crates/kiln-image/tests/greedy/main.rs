@@ -44,7 +44,7 @@ fn one_chain(name: &str, count: u32) -> Vec<u8> {
 /// half of which are records that share the other half.
 type Kind = (&'static str, &'static str, fn(u32) -> Hostile);
 
-const KINDS: [Kind; 14] = [
+const KINDS: [Kind; 17] = [
     ("features", "texts in the note that share bytes", |size| Hostile {
         features: words(&[START, size / 2]).repeat(size as usize / 16),
         strings: vec![b'f'; size as usize / 2],
@@ -69,6 +69,21 @@ const KINDS: [Kind; 14] = [
     ("checksums", "texts in the note that share bytes", |size| Hostile {
         sums: vec![(START, size / 2); size as usize / 80],
         strings: vec![b'c'; size as usize / 2],
+        ..Hostile::default()
+    }),
+    ("bases", "texts in the note that share bytes", |size| Hostile {
+        bases: [words(&[START, size / 2]), vec![0; 32]].concat().repeat(64),
+        strings: vec![b'b'; size as usize / 2],
+        ..Hostile::default()
+    }),
+    ("more bases than there may be", "more bases than an image can have", |size| Hostile {
+        bases: [words(&[START, 1]), vec![0; 32]].concat().repeat(size as usize / 40),
+        strings: vec![b'b'; size as usize / 2],
+        ..Hostile::default()
+    }),
+    ("replacements", "texts in the note that share bytes", |size| Hostile {
+        replacements: words(&[START, size / 2, 0, 0, 0, 0]).repeat(size as usize / 48),
+        strings: vec![b'r'; size as usize / 2],
         ..Hostile::default()
     }),
     // These are as they may be, but every slot and every export has the same long type.
