@@ -159,7 +159,7 @@ fn summary_call_and_inspect() {
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(
         json["slots"],
-        serde_json::json!([{ "kind": "global", "key": "test:object", "signature": null }])
+        serde_json::json!([{ "kind": "global", "key": "test:object", "signature": null, "base": null }])
     );
     let names: Vec<_> =
         json["exports"].as_array().unwrap().iter().map(|export| export["name"].as_str().unwrap()).collect();

@@ -4,8 +4,10 @@
 use crate::support::TestFolder;
 
 /// Lines that are not run: how they begin, and the reason.
-const SKIPPED: [(&str, &str); 10] = [
+const SKIPPED: [(&str, &str); 12] = [
     ("cargo xtask servers", "needs servers: tests/servers"),
+    ("cargo xtask worker", "compiles Cranelift again, which takes minutes: kiln-worker's tests"),
+    ("cargo xtask wasmtime", "compiles Wasmtime, which takes minutes, and is a test of its own"),
     ("cargo xtask-remote", "needs a server: tests/remote"),
     ("KILN_REMOTE_", "needs a server: tests/remote"),
     ("export KILN_REMOTE", "names a server that does not exist"),

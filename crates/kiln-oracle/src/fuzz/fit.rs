@@ -56,7 +56,7 @@ pub(super) fn fit_code_tables(bytes: &mut [u8]) {
     }
 }
 
-/// Corrects the place of an image's section headers and the checksum of its note.
+/// Corrects the place of an image's section headers, and the id and the checksum in its note.
 pub fn fit_image(bytes: &mut [u8]) {
     const PREFIX: usize = 20;
     let number = |bytes: &[u8], at: usize| {
@@ -87,6 +87,15 @@ pub fn fit_image(bytes: &mut [u8]) {
     // The exports are after what has the checksum.
     const EXPORTS: usize = 136 + 8 * 16;
     let Some(end) = number(body, EXPORTS).filter(|end| (8..=body.len()).contains(end)) else { return };
+    // The id is last in the head, whose length follows the version. It is the hash of all else.
+    const ID: usize = 32;
+    let head =
+        body.get(20..24).map_or(0, |len| u32::from_le_bytes(len.try_into().expect("four bytes")) as usize);
+    if (24 + ID..=end).contains(&head) {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&body[8..head - ID]).update(&body[head..end]);
+        body[head - ID..head].copy_from_slice(hasher.finalize().as_bytes());
+    }
     let sum = note_sum(&body[8..end]);
     body[..8].copy_from_slice(&sum.to_le_bytes());
 }
