@@ -11,8 +11,9 @@ pub(super) fn folder() -> PathBuf {
 }
 
 /// The crates that are published, in an order in which each comes after those that it needs.
-pub(super) const PUBLISHED: [&str; 14] = [
+pub(super) const PUBLISHED: [&str; 15] = [
     "kiln-globals",
+    "kiln-keys",
     "kiln-artifact",
     "kiln-debug",
     "kiln-trap",

@@ -29,10 +29,13 @@ pub(crate) const SLOT_OF_SYMBOL: u32 = 1;
 /// Kind of a slot that holds the address of a routine of the C library.
 pub(crate) const SLOT_OF_ROUTINE: u32 = 2;
 /// Kind of an import of a function of a base.
+#[cfg(any(feature = "load", feature = "write"))]
 pub(crate) const IMPORT_OF_FUNCTION: u32 = 0;
 /// Kind of an import of data of a base.
+#[cfg(any(feature = "load", feature = "write"))]
 pub(crate) const IMPORT_OF_DATA: u32 = 1;
 /// Kind of an import of what a slot of a base holds, for a global.
+#[cfg(any(feature = "load", feature = "write"))]
 pub(crate) const IMPORT_OF_GLOBAL: u32 = 2;
 /// Length of a id in bytes.
 pub(crate) const ID_LEN: usize = 32;

@@ -22,12 +22,16 @@ pub(crate) use checksum::{Sum, checksum, truncate};
 pub(crate) use format::Head;
 #[cfg(any(feature = "write", feature = "sign"))]
 pub(crate) use format::SignerRecord;
+#[cfg(any(feature = "load", feature = "write"))]
 pub(crate) use format::{
-    BaseRecord, ID_LEN, IMPORT_OF_DATA, IMPORT_OF_FUNCTION, IMPORT_OF_GLOBAL, ImportRecord, LevelRecord,
-    PREFIX_LEN, ReplaceableRecord, ReplacementRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL,
-    SlotRecord, Span, Text, VersionRecord, is_prefix,
+    BaseRecord, IMPORT_OF_DATA, IMPORT_OF_FUNCTION, IMPORT_OF_GLOBAL, ImportRecord, LevelRecord,
+    ReplacementRecord,
 };
 #[cfg(feature = "write")]
 pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
 pub use format::{FORMAT_VERSION, MAX_BASES};
+pub(crate) use format::{
+    ID_LEN, PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span,
+    Text, VersionRecord, is_prefix,
+};
 pub(crate) use view::Note;

@@ -219,6 +219,7 @@ impl<'a> Note<'a> {
     }
 
     /// The signature with this index.
+    #[cfg(feature = "load")]
     pub(crate) fn signature(&self, index: usize) -> Option<&'a str> {
         self.text(*self.signatures().get(index)?)
     }

@@ -67,7 +67,7 @@ pub(crate) use thread_local::ThreadLocalPlace;
 pub(crate) use unwind::is_section;
 #[cfg(all(feature = "load", feature = "verify"))]
 pub(crate) use verify::verify;
-#[cfg(feature = "load")]
+#[cfg(any(feature = "load", feature = "sign"))]
 pub(crate) use view::View;
 #[cfg(feature = "verify")]
 pub use view::verify_bytes;
