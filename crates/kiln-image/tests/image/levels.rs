@@ -257,7 +257,8 @@ fn misplaced_bodies_are_refused() {
     let note = info.sections.iter().find(|section| &*section.name == ".note.kiln").unwrap();
     let body = note.offset as usize + 20;
     let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap()) as usize;
-    // After the span of the records, the head has three more and the id. Its length follows the version.
+    // After the span of the records, the head has three more and the id. Its length follows the
+    // version.
     let head = u32::from_le_bytes(bytes[body + 20..body + 24].try_into().unwrap()) as usize;
     let (first, exports) = (body + number(body + head - 32 - 4 * 16), number(body + 136 + 8 * 16));
     assert_eq!(number(first) as u64, info.versions[0].slot);
