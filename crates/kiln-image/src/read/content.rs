@@ -52,7 +52,7 @@ impl ContentHash {
 impl fmt::Display for ContentHash {
     /// Writes 64 hexadecimal digits.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&blake3::Hash::from_bytes(self.0).to_hex())
+        f.write_str(&blake3::Hash::from(self.0).to_hex())
     }
 }
 

@@ -117,7 +117,8 @@ impl Hostile {
         head.extend(spans[..EXPORTS + 1].iter().flat_map(|span| longs(span)));
         head.extend(longs(&[if slots == 0 { 0 } else { writable }, 8 * slots, 0, 0, 0, 0]));
         head.extend(longs(&[readable, self.code_len, patches[0], patches[1]]));
-        // No room for signatures, which would be last, no levels and no imports; the id is not compared.
+        // No room for signatures, which would be last, no levels and no imports. The id is not
+        // compared.
         let signers = [spans[EXPORTS][0] + spans[EXPORTS][1], 0];
         let none = [0; 2];
         let layer = [signers, none, none, none, spans[BASES], none, spans[REPLACEMENTS], none, none];
