@@ -113,20 +113,17 @@ fn above() -> Module {
 
 /// The rate, defined again.
 fn rate(value: i64) -> Module {
-    let text = format!(
-        "replaceable function %rate() -> i64 system_v {{
-        block0:
-            v0 = iconst.i64 {value}
-            return v0
-        }}"
-    );
-    module("rate", &text)
+    returns("replaceable function", "rate", value)
 }
 
 /// A function that returns a number.
 fn constant(name: &str, value: i64) -> Module {
+    returns("function", name, value)
+}
+
+fn returns(kind: &str, name: &str, value: i64) -> Module {
     let text = format!(
-        "function %{name}() -> i64 system_v {{
+        "{kind} %{name}() -> i64 system_v {{
         block0:
             v0 = iconst.i64 {value}
             return v0

@@ -5,6 +5,7 @@
 //! The list of objects is the queue, and each remembers the pointer by which it was found first:
 //! that is a shortest way from a root.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState as FastHash;
@@ -113,15 +114,17 @@ struct Collector<'c, 'i> {
     visitor: &'c mut dyn Visit,
     /// The number of each object by its address.
     numbers: HashMap<usize, u32, FastHash>,
-    /// The number of each symbol. A `HashMap` is looked up, and never iterated.
-    symbols: HashMap<(u8, Box<str>), u32, FastHash>,
+    /// The number of each symbol, by its kind and name. A `HashMap` is looked up, and never iterated.
+    symbols: HashMap<u8, HashMap<Box<str>, u32, FastHash>, FastHash>,
+    /// The pointers of the object that is scanned. The memory is reused.
+    offsets: Vec<usize>,
 }
 
 /// Finds, copies and checks all objects.
 pub(crate) fn collect(input: &mut Input<'_>, visitor: &mut dyn Visit) -> Result<Heap, SnapshotError> {
     let heap = Heap::default();
-    let mut collector =
-        Collector { heap, input, visitor, numbers: HashMap::default(), symbols: HashMap::default() };
+    let (numbers, symbols, offsets) = Default::default();
+    let mut collector = Collector { heap, input, visitor, numbers, symbols, offsets };
     collector.add_roots()?;
     let mut next = 0;
     while next < collector.heap.objects.len() {
@@ -159,7 +162,8 @@ impl Collector<'_, '_> {
     /// Finds the pointers of an object, and the objects that they lead to.
     fn scan(&mut self, number: u32) -> Result<(), SnapshotError> {
         let Found { object, from, start, .. } = self.heap.objects[number as usize];
-        let (mut offsets, mut fault) = (Vec::new(), None);
+        let (mut offsets, mut fault) = (std::mem::take(&mut self.offsets), None);
+        offsets.clear();
         self.visitor.pointers(&object, &mut |offset| {
             // After a fault, nothing is kept: a visitor may report without an end.
             if fault.is_some() {
@@ -177,7 +181,7 @@ impl Collector<'_, '_> {
         if let Some(fault) = fault {
             return Err(self.error(from, fault));
         }
-        for offset in offsets {
+        for &offset in &offsets {
             let bytes = &self.heap.bytes[start as usize + offset..][..8];
             let word = usize::from_ne_bytes(bytes.try_into().expect("8 bytes"));
             if word == 0 {
@@ -191,6 +195,7 @@ impl Collector<'_, '_> {
             }
         }
         self.heap.objects[number as usize].end = self.heap.pointers.len() as u32;
+        self.offsets = offsets;
         Ok(())
     }
 
@@ -207,9 +212,9 @@ impl Collector<'_, '_> {
         let (kind, name, distance) = match self.visitor.target(word) {
             Some(Target::Number) => return Ok(None),
             Some(Target::Object(object)) => return self.add(holder, from, offset, word, object).map(Some),
-            Some(Target::Symbol { kind, name, offset }) => (kind, Box::from(name), offset),
+            Some(Target::Symbol { kind, name, offset }) => (kind, Cow::Borrowed(name), offset),
             None => match (self.input.names)(word) {
-                Ok(Name { kind, name, offset }) => (kind, name, offset),
+                Ok(Name { kind, name, offset }) => (kind, Cow::Owned(name.into()), offset),
                 Err(what) => {
                     let fault = match what {
                         Some(what) => Fault::Unnamed { offset, word, what },
@@ -222,11 +227,16 @@ impl Collector<'_, '_> {
         if name.is_empty() || name.contains('\0') {
             return Err(self.error(holder, Fault::Name { offset }));
         }
-        let next = self.heap.symbols.len() as u32;
-        let number = *self.symbols.entry((kind as u8, name.clone())).or_insert(next);
-        if number == next {
-            self.heap.symbols.push((kind, name));
-        }
+        let known = self.symbols.entry(kind as u8).or_default();
+        let number = match known.get(&*name) {
+            Some(&number) => number,
+            None => {
+                let (number, name) = (self.heap.symbols.len() as u32, Box::<str>::from(name));
+                known.insert(name.clone(), number);
+                self.heap.symbols.push((kind, name));
+                number
+            }
+        };
         Ok(Some(Aim::Symbol { number, distance }))
     }
 

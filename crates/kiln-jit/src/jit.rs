@@ -351,8 +351,7 @@ impl Jit {
     }
 
     fn rebind_as(&self, key: &SlotKey, address: usize, given: Option<&str>) -> Result<bool, RebindError> {
-        if let Some((known, base)) = self.state.bases.address_of(key).filter(|known| known.0 != address) {
-            let _ = known;
+        if let Some((_, base)) = self.state.bases.address_of(key).filter(|(known, _)| *known != address) {
             return Err(RebindError::Base { key: key.clone(), base: base.into() });
         }
         let mut program = self.state.program();

@@ -118,16 +118,9 @@ impl Image {
     /// file was truncated in the meantime.
     pub fn open_private(path: impl AsRef<Path>) -> Result<Self, LoadError> {
         let path = path.as_ref();
-        let opened = open_image(path);
-        opened
-            .and_then(|Opened { file, metadata, headers }| {
-                let len = used_part(&file, metadata.len(), &headers)?;
-                let copy = sealed_copy(&file, len)?;
-                // Read the headers from the copy, because the file may have changed since it was
-                // opened.
-                let headers = read_headers(&copy)?;
-                Ok(Self::map(copy, len, &headers, Wanted::Base)?.named(&file_name(path)))
-            })
+        private_copy(path)
+            .and_then(|(copy, len, headers)| Self::map(copy, len, &headers, Wanted::Base))
+            .map(|image| image.named(&file_name(path)))
             .map_err(|error| error.at(path))
     }
 
@@ -198,7 +191,7 @@ impl Image {
 
     /// Returns the id, by which layers name the image.
     pub fn id(&self) -> ImageId {
-        ImageId(self.mapped.head().id)
+        self.mapped.id()
     }
 
     /// Returns the keys of the external slots, in order of the slot array. The list is empty if a
@@ -209,8 +202,7 @@ impl Image {
 
     /// Returns the target triple.
     pub fn triple(&self) -> &str {
-        let note = self.mapped.tables().note;
-        note.text(note.head.triple).unwrap_or_default()
+        self.mapped.triple()
     }
 
     /// Returns the version of Kiln that linked the image.
@@ -522,6 +514,17 @@ fn at(origin: Option<&Origin>, error: LoadError) -> LoadError {
         Some(origin) => error.at(origin.path()),
         None => error,
     }
+}
+
+/// Copies the part that is used of the image at `path` into memory that nobody can change. Returns
+/// the copy, its length and its headers.
+pub(super) fn private_copy(path: &Path) -> Result<(File, u64, Headers), LoadError> {
+    let Opened { file, metadata, headers } = open_image(path)?;
+    let len = used_part(&file, metadata.len(), &headers)?;
+    let copy = sealed_copy(&file, len)?;
+    // Those of the copy, because the file may have changed since it was opened.
+    let headers = read_headers(&copy)?;
+    Ok((copy, len, headers))
 }
 
 /// Copies `len` bytes of `source` into a file in memory that nobody can change.

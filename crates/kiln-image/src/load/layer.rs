@@ -204,7 +204,7 @@ impl Loaded {
 
     /// Returns the id, by which layers name the image.
     pub fn id(&self) -> ImageId {
-        ImageId(self.mapped.head().id)
+        self.mapped.id()
     }
 
     /// Returns the address that its slot for the global `key` holds. `None` if it has none.
@@ -285,8 +285,7 @@ impl Base for Loaded {
     }
 
     fn triple(&self) -> &str {
-        let note = self.mapped.tables().note;
-        note.text(note.head.triple).unwrap_or_default()
+        self.mapped.triple()
     }
 
     fn find(&self, name: &str) -> Option<BaseSymbol<'_>> {

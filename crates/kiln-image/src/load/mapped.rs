@@ -10,7 +10,7 @@ use rustix::param::page_size;
 use super::map::{Access, Piece, Reservation};
 use super::origin::not_executable;
 use crate::arch::Arch;
-use crate::base::{BaseSymbol, BaseSymbolKind};
+use crate::base::{BaseSymbol, BaseSymbolKind, ImageId};
 use crate::error::LoadError;
 use crate::note::{Head, Note, PREFIX_LEN, Span};
 use crate::read::{
@@ -161,6 +161,17 @@ impl Mapped {
     /// Returns the fixed part of the note.
     pub(super) fn head(&self) -> &Head {
         &self.head
+    }
+
+    /// Returns the id of the image.
+    pub(super) fn id(&self) -> ImageId {
+        ImageId(self.head.id)
+    }
+
+    /// Returns the target triple.
+    pub(super) fn triple(&self) -> &str {
+        let note = self.tables().note;
+        note.text(note.head.triple).unwrap_or_default()
     }
 
     /// Returns the unwind rows, which may be malformed.

@@ -8,11 +8,11 @@ use std::path::Path;
 
 use kiln_keys::PublicKey;
 
-use super::image::{Image, check_host, file_name, sealed_copy};
+use super::image::{Image, check_host, file_name, private_copy, sealed_copy};
 use super::mapped::{Code, Mapped, Wanted};
 use super::origin::Origin;
 use crate::error::LoadError;
-use crate::read::{Headers, Opened, open_image, read_headers, segments, used_part};
+use crate::read::{Headers, Opened, open_image, segments};
 use crate::sign::{ImageSignature, Trust, signatures_beside};
 
 impl Image {
@@ -33,11 +33,7 @@ impl Image {
     pub fn open_verified(path: impl AsRef<Path>, trust: &Trust) -> Result<Self, LoadError> {
         let path = path.as_ref();
         let open = || {
-            let Opened { file, metadata, headers } = open_image(path)?;
-            let len = used_part(&file, metadata.len(), &headers)?;
-            let copy = sealed_copy(&file, len)?;
-            // As in `open_private`.
-            let headers = read_headers(&copy)?;
+            let (copy, len, headers) = private_copy(path)?;
             Self::map_verified(copy, len, &headers, trust, signatures_beside(path)?)
         };
         open().map(|image| image.named(&file_name(path))).map_err(|error| error.at(path))

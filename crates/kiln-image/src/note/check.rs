@@ -7,13 +7,10 @@
 //! Whether a text is UTF-8 is checked when it is read.
 
 use super::format::{
-    BaseRecord, ExportRecord, ImportRecord, LevelRecord, MAX_BASES, ReplaceableRecord, ReplacementRecord,
-    SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text, VersionRecord,
+    BaseRecord, ExportRecord, ImportRecord, LevelRecord, MAX_BASES, MAX_LEVELS, ReplaceableRecord,
+    ReplacementRecord, SignerRecord, SlotRecord, SumRecord, SymbolicRecord, Text, VersionRecord,
 };
 use super::view::Note;
-
-/// The most levels of a processor that an image may have code for.
-const MAX_LEVELS: usize = 64;
 
 impl Note<'_> {
     /// Checks that all tables are in the note, and all texts except the keys of slots in its

@@ -39,6 +39,8 @@ pub(crate) const IMPORT_OF_DATA: u32 = 1;
 pub(crate) const IMPORT_OF_GLOBAL: u32 = 2;
 /// Length of a id in bytes.
 pub(crate) const ID_LEN: usize = 32;
+/// The most levels of a processor that an image may have code for.
+pub(crate) const MAX_LEVELS: usize = 64;
 /// The most bases of an image. Each is a file, and all are searched for every name.
 pub const MAX_BASES: usize = 64;
 

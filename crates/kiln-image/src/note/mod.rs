@@ -20,6 +20,8 @@ pub(crate) use checksum::checksum_parallel;
 pub(crate) use checksum::{Sum, checksum, truncate};
 #[cfg(feature = "load")]
 pub(crate) use format::Head;
+#[cfg(feature = "link")]
+pub(crate) use format::MAX_LEVELS;
 #[cfg(any(feature = "write", feature = "sign"))]
 pub(crate) use format::SignerRecord;
 #[cfg(any(feature = "load", feature = "write"))]

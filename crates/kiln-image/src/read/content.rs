@@ -15,7 +15,7 @@
 //! The hash of a segment is that of its bytes without the zeros at its end, since bytes that are
 //! not in the file are zero: whoever relies on the hash maps the rest of each page as zeros, or not
 //! at all. Three ranges are left out: the file header, of which only the machine
-//! matters; the program headers behind it, since they are hashed already; and the signatures.
+//! matters; the program headers after it, since they are hashed already; and the signatures.
 //! Nobody can have more left out without another hash: all that says where these are is hashed.
 
 use std::fmt;

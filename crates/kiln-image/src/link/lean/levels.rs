@@ -21,6 +21,7 @@ use super::nodes::{NodeId, Nodes};
 use super::order::{Part, Parts, cut};
 use super::rebuild::{Alias, AliasKind, OfLevel, Rebuild};
 use super::versions::Versions;
+use crate::note::MAX_LEVELS;
 
 /// A program for one level of a processor.
 #[derive(Clone, Copy, Debug)]
@@ -93,7 +94,10 @@ impl LevelTable {
 pub fn join_levels(levels: &[Level<'_>]) -> Result<Levels, Vec<LinkError>> {
     let wrong = |module, what| vec![LinkError::Levels { module, what }];
     let Some(first) = levels.first() else { return Ok(Levels::default()) };
-    if levels.len() > 64 || levels.iter().any(|level| level.artifacts.len() != first.artifacts.len()) {
+    if levels.len() > MAX_LEVELS {
+        return Err(wrong(None, "there are more than 64"));
+    }
+    if levels.iter().any(|level| level.artifacts.len() != first.artifacts.len()) {
         return Err(wrong(None, "they have other modules"));
     }
     if (1..levels.len()).any(|number| levels[..number].iter().any(|level| level.name == levels[number].name))

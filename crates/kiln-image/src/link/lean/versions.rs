@@ -99,21 +99,18 @@ fn linkage_of(nodes: &Nodes<'_>, module: usize, node: NodeId) -> Option<Linkage>
 /// Checks that a module has the same functions and data in two programs.
 fn check_same(first: &Nodes<'_>, other: &Nodes<'_>, number: usize) -> Result<(), &'static str> {
     let (a, b) = (&first.modules[number], &other.modules[number]);
-    let name = |nodes: &Nodes<'_>, node: NodeId| {
+    fn name<'n>(nodes: &'n Nodes<'_>, number: usize, node: NodeId) -> Option<(&'n str, Linkage)> {
         let module = &nodes.modules[number];
-        let symbol = module.symbols_of(node).next();
-        symbol.map(|(_, record)| (module.artifact.name(record).to_owned(), record.linkage()))
-    };
+        let (_, record) = module.symbols_of(node).next()?;
+        Some((module.artifact.name(record), record.linkage()))
+    }
     let functions = a.functions().len();
     if a.first != b.first || functions != b.functions().len() {
         return Err("it has other functions");
     }
-    if (a.first..).take(functions).any(|node| name(first, node) != name(other, node)) {
+    if (a.first..).take(functions).any(|node| name(first, number, node) != name(other, number, node)) {
         return Err("its functions have other names");
     }
-    let data = |artifact: &kiln_artifact::Artifact| {
-        (artifact.read_only().to_vec(), artifact.writable().to_vec(), artifact.summary().zeroed_size.get())
-    };
     let places = |nodes: &Nodes<'_>| -> Vec<(SectionKind, u64, u64)> {
         let objects = &nodes.modules[number].objects;
         objects.iter().map(|object| (object.section, object.start, object.end)).collect()
@@ -123,7 +120,9 @@ fn check_same(first: &Nodes<'_>, other: &Nodes<'_>, number: usize) -> Result<(),
         let objects = (module.first..).take(module.len()).skip(functions);
         objects.map(|node| references(nodes, number, node)).collect::<Vec<_>>()
     };
-    let same = data(a.artifact) == data(b.artifact)
+    let same = a.artifact.read_only() == b.artifact.read_only()
+        && a.artifact.writable() == b.artifact.writable()
+        && a.artifact.summary().zeroed_size == b.artifact.summary().zeroed_size
         && places(first) == places(other)
         && targets(first) == targets(other);
     if same { Ok(()) } else { Err("it has other data") }
