@@ -114,7 +114,7 @@ struct Collector<'c, 'i> {
     visitor: &'c mut dyn Visit,
     /// The number of each object by its address.
     numbers: HashMap<usize, u32, FastHash>,
-    /// The number of each symbol, by its kind and name. A `HashMap` is looked up, and never iterated.
+    /// The number of each symbol, by its kind and name. These maps are looked up, never iterated.
     symbols: HashMap<u8, HashMap<Box<str>, u32, FastHash>, FastHash>,
     /// The pointers of the object that is scanned. The memory is reused.
     offsets: Vec<usize>,
