@@ -437,6 +437,15 @@ fn a_base_that_is_missing_or_another_is_an_error_that_says_so() {
     assert!(error(&strict).contains(&expected), "{}", error(&strict));
     let layer = home.open_with("layer.so", &others).unwrap();
     assert_eq!((map(&layer, "twice", 4), get(&layer.bases()[0], "more")), (24, 1));
+    // The same if the client has opened both.
+    let base = home.open("base.so").unwrap();
+    let bind = |allow| {
+        let image = Image::open(home.path("layer.so")).unwrap().allow_other_bases(allow);
+        image.bind_on(std::slice::from_ref(&base), &home.bindings().or(&libcalls::process))
+    };
+    let refused = chain(bind(false).unwrap_err());
+    assert!(refused.contains(&expected), "{refused}");
+    assert_eq!(map(&bind(true).unwrap(), "twice", 4), 24);
     // The old one is in memory still, although its file was replaced.
     let shared = OpenOptions { loaded: vec![image.clone()], ..OpenOptions::default() };
     assert_eq!(map(&home.open_with("layer.so", &shared).unwrap(), "twice", 4), 24);
