@@ -20,8 +20,6 @@ pub(crate) use checksum::checksum_parallel;
 pub(crate) use checksum::{Sum, checksum, truncate};
 #[cfg(feature = "load")]
 pub(crate) use format::Head;
-#[cfg(feature = "link")]
-pub(crate) use format::MAX_LEVELS;
 #[cfg(any(feature = "write", feature = "sign"))]
 pub(crate) use format::SignerRecord;
 #[cfg(any(feature = "load", feature = "write"))]
@@ -30,7 +28,7 @@ pub(crate) use format::{
     ReplacementRecord,
 };
 #[cfg(feature = "write")]
-pub(crate) use format::{ExportRecord, NONE, SumRecord, SymbolicRecord};
+pub(crate) use format::{ExportRecord, MAX_LEVELS, NONE, SumRecord, SymbolicRecord};
 pub use format::{FORMAT_VERSION, MAX_BASES};
 pub(crate) use format::{
     ID_LEN, PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span,
