@@ -1,8 +1,8 @@
 //! The programs that are run in tools: sessions with code.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::{Duration, Instant};
 
 use kiln::globals::{Bindings, GlobalTable};
@@ -313,6 +313,14 @@ extern "C" fn sample(_signal: libc::c_int) {
     }
 }
 
+/// Has the time of the processor sampled at each period of so many microseconds, or no more.
+fn timer(tv_usec: libc::suseconds_t) {
+    let period = libc::timeval { tv_sec: 0, tv_usec };
+    let timer = libc::itimerval { it_interval: period, it_value: period };
+    // SAFETY: it reads the timer.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) }, 0);
+}
+
 /// Adds and removes functions, while two threads run code, are sampled by a timer, and unwind. If
 /// `of_image`, they run the code of an image, and images come and go.
 fn sampler(of_image: bool) {
@@ -333,21 +341,22 @@ fn sampler(of_image: bool) {
     let handler = sample as extern "C" fn(libc::c_int);
     // SAFETY: the handler only unwinds and counts.
     unsafe { libc::signal(libc::SIGPROF, handler as libc::sighandler_t) };
-    let interval = libc::timeval { tv_sec: 0, tv_usec: 1000 };
-    let timer = libc::itimerval { it_interval: interval, it_value: interval };
-    // SAFETY: it reads the timer.
-    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) }, 0);
-    let stop = AtomicBool::new(false);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    // While threads start and end they allocate, where a handler must not unwind (see
+    // `prepare_for_signals`).
+    let (stop, started) = (AtomicBool::new(false), Barrier::new(3));
     let mut rounds = 0u64;
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
+                started.wait();
                 while !stop.load(Ordering::Relaxed) {
                     busy(1_000_000);
                 }
             });
         }
+        started.wait();
+        timer(1000);
+        let end = Instant::now() + Duration::from_secs(seconds);
         let (mut units, mut images) = (VecDeque::new(), VecDeque::new());
         while Instant::now() < end {
             if of_image {
@@ -366,6 +375,7 @@ fn sampler(of_image: bool) {
             }
             rounds += 1;
         }
+        timer(0);
         stop.store(true, Ordering::Relaxed);
     });
     let [samples, wrong] = SAMPLES.each_ref().map(|count| count.load(Ordering::Relaxed));

@@ -24,8 +24,12 @@
 //! while they are registered. This takes two system calls for each registration, and for large
 //! units most of its time, so it is not done unless it is asked for.
 //!
-//! What is left is libgcc 12's lock: a handler that unwinds on a thread which is unwinding already,
-//! or while several threads register, may wait for ever. Later versions have no such lock.
+//! What is left are the lock of libgcc up to 12 and the memory that it allocates while it holds it.
+//! A handler waits for ever if it unwinds on a thread that is unwinding already, or that it
+//! interrupted in `malloc` or `free` while another thread registers rows. So with that unwinder a
+//! handler takes no sample if it interrupted the C library or libgcc, and tells this by the program
+//! counter, as profilers do whose own work allocates. [`lookups_allocate`] tells whether it is
+//! there. Later versions neither lock nor allocate when they look for rows.
 
 mod calls;
 mod pieces;
@@ -202,7 +206,8 @@ fn blocked_if_needed() -> Option<Blocked> {
 
 /// Prepares for signal handlers that unwind, or call `backtrace`: those of a sampling profiler in
 /// this process. Call it before such a handler is installed. It is for the whole process and for
-/// good, and takes time for what was registered before. See the module's documentation.
+/// good, and takes time for what was registered before. See the module's documentation, also for
+/// the samples that a handler must not take if [`lookups_allocate`].
 pub fn prepare_for_signals() {
     let mut registry = REGISTRY.lock();
     IN_SIGNALS.store(true, Ordering::Relaxed);
@@ -212,6 +217,12 @@ pub fn prepare_for_signals() {
         runs.sort(unwinder);
     }
     drop(blocked);
+}
+
+/// Whether the unwinder of this process locks and allocates when it looks for rows, as libgcc up to
+/// 12 does. If so, a signal handler must not unwind where it interrupted the C library or libgcc.
+pub fn lookups_allocate() -> bool {
+    method() == Method::Tables
 }
 
 /// The way in which the unwinder of this process is told about rows.

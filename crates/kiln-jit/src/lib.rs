@@ -94,7 +94,7 @@ pub use error::{InUseError, JitError, ModuleName, RebindError, UseOf};
 pub use invoke::{Cell, invoke};
 pub use jit::{Export, Jit, LinkOptions};
 /// A process whose signal handlers unwind needs this, whatever made its code.
-pub use kiln_debug::unwind::prepare_for_signals;
+pub use kiln_debug::unwind::{lookups_allocate, prepare_for_signals};
 pub use kiln_image::libcalls; // images need them too
 pub use memory::{
     Located, Mapping, Memory, MemoryError, MemoryOptions, MemoryProvider, MemoryUsage, Refused, Region,

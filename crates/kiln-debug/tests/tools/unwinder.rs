@@ -1,5 +1,6 @@
 //! Checks what the unwinder does with rows that come and go.
 
+use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,15 @@ extern "C" fn sample(_signal: libc::c_int) {
     if inside + 3 >= count {
         SAMPLES[1].fetch_add(1, Ordering::Relaxed);
     }
+}
+
+/// Has the time of the processor sampled at each period of so many microseconds, or no more.
+#[cfg(target_arch = "x86_64")]
+fn timer(tv_usec: libc::suseconds_t) {
+    let period = libc::timeval { tv_sec: 0, tv_usec };
+    let timer = libc::itimerval { it_interval: period, it_value: period };
+    // SAFETY: it reads the timer.
+    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) }, 0);
 }
 
 /// A function that counts its argument down, without a frame, and its rows at `at`.
@@ -102,18 +112,15 @@ pub(super) fn sampler() {
     let handler = sample as extern "C" fn(libc::c_int);
     // SAFETY: the handler only unwinds and counts.
     unsafe { libc::signal(libc::SIGPROF, handler as libc::sighandler_t) };
-    let timer = libc::timeval { tv_sec: 0, tv_usec: 1000 };
-    let timer = libc::itimerval { it_interval: timer, it_value: timer };
-    // SAFETY: it reads the timer.
-    assert_eq!(unsafe { libc::setitimer(libc::ITIMER_PROF, &timer, std::ptr::null_mut()) }, 0);
-
-    let stop = AtomicBool::new(false);
-    let end = Instant::now() + Duration::from_secs(seconds);
+    // While threads start and end they allocate, where a handler must not unwind (see
+    // `prepare_for_signals`).
+    let (stop, started) = (AtomicBool::new(false), Barrier::new(3));
     let mut changes = 0u64;
     std::thread::scope(|scope| {
         for number in [0, UNITS - 1] {
-            let stop = &stop;
+            let (stop, started) = (&stop, &started);
             scope.spawn(move || {
+                started.wait();
                 // SAFETY: the code is a function of this type.
                 let run: extern "C" fn(u64) = unsafe { std::mem::transmute(start + number * UNIT) };
                 while !stop.load(Ordering::Relaxed) {
@@ -121,6 +128,9 @@ pub(super) fn sampler() {
                 }
             });
         }
+        started.wait();
+        timer(1000);
+        let end = Instant::now() + Duration::from_secs(seconds);
         let mut random = 1u64;
         while Instant::now() < end {
             random ^= random << 13;
@@ -137,6 +147,7 @@ pub(super) fn sampler() {
             };
             changes += 1;
         }
+        timer(0);
         stop.store(true, Ordering::Relaxed);
     });
     let [samples, wrong] = SAMPLES.each_ref().map(|count| count.load(Ordering::Relaxed));
