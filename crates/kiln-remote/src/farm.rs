@@ -41,6 +41,11 @@ const SLOW: Duration = Duration::from_secs(5);
 const RETRIES: u32 = 2;
 /// The time before it is tried again, the first time.
 const PAUSE: Duration = Duration::from_millis(30);
+/// How often a shard is offered again to a server that has as much to do as it can, within about
+/// 20 s. Some take few calls at once, and nobody waits.
+const OFFERS: u32 = 12;
+/// The longest time between two offers.
+const LONGEST: Duration = Duration::from_secs(3);
 
 /// The worker and the rules of a [`RemoteFarm`].
 pub struct FarmOptions {
@@ -498,7 +503,7 @@ impl Client {
 
     /// Compiles a shard, and tries again after a short time if that fails and may succeed.
     async fn compile(&self, action: &Action) -> End {
-        let (mut tries, mut again) = (0, false);
+        let (mut tries, mut offers, mut again) = (0_u32, 0_u32, false);
         loop {
             let fault = match self.compile_once(action, again).await {
                 Ok(Some(Output::Results(bytes, cached))) => {
@@ -517,14 +522,23 @@ impl Client {
                 }
                 Err(fault) => fault,
             };
-            self.shared.failed(&fault);
-            let is_given_up = !self.shared.lock().breaker.is_closed(Instant::now());
-            if is_given_up || !fault.temporary || tries == RETRIES {
-                return Err(fault.reason.into());
-            }
+            let is_offered_again = fault.is_full && offers < OFFERS;
+            let step = if is_offered_again {
+                self.shared.lock().traffic.faults += 1;
+                offers += 1;
+                offers
+            } else {
+                self.shared.failed(&fault);
+                let is_given_up = !self.shared.lock().breaker.is_closed(Instant::now());
+                if is_given_up || !fault.temporary || tries == RETRIES {
+                    return Err(fault.reason.into());
+                }
+                tries += 1;
+                tries - 1
+            };
             let random = f64::from(crate::bits::random()[0]) / 255.0;
-            tokio::time::sleep(PAUSE.mul_f64(f64::from(1 << tries) * (0.5 + random))).await;
-            tries += 1;
+            let pause = PAUSE.mul_f64(f64::from(1 << step)).min(LONGEST);
+            tokio::time::sleep(pause.mul_f64(0.5 + random)).await;
         }
     }
 

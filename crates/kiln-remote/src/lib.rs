@@ -62,7 +62,7 @@ mod state;
 mod store;
 #[cfg(feature = "server")]
 mod thread;
-#[cfg(feature = "http")]
+#[cfg(any(feature = "http", feature = "redis"))]
 mod tls;
 #[cfg(feature = "server")]
 mod transfer;

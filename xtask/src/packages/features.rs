@@ -12,7 +12,7 @@ const SMALL: [&str; 6] =
     ["kiln-globals", "kiln-artifact", "kiln-debug", "kiln-trap", "kiln-cache", "kiln-image"];
 
 /// Features that only others have in common, or only tests need.
-const PARTS: [&str; 4] = ["http", "objects", "server", "test-servers"];
+const PARTS: [&str; 5] = ["http", "objects", "operators", "server", "test-servers"];
 
 /// Builds the small crates, or the others.
 pub(super) fn run(others: bool) -> Result<Done, Failure> {

@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::start::{FARMS, SERVERS, Server, start};
+use super::start::{Server, caches, start};
 use crate::output::{Failure, Outcome, bytes};
 
 /// The part that the second machine may take of the time of compiling.
@@ -127,7 +127,7 @@ fn measure(server: &Server, program: &Path, rounds: u32) -> Result<String, Failu
 
 /// Measures every cache that is installed.
 pub(super) fn main(program: &Path, rounds: u32) -> Outcome {
-    for server in SERVERS.iter().filter(|server| !FARMS.contains(&server.variable)) {
+    for server in caches() {
         match measure(server, program, rounds) {
             Ok(line) => println!("{line}"),
             Err(Failure::Message(text)) => eprintln!("warning: {} is not measured: {text}", server.name),

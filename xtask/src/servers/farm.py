@@ -6,6 +6,7 @@ with this program.
 """
 
 import ctypes
+import functools
 import glob
 import hashlib
 import os
@@ -23,7 +24,6 @@ if sys.argv[1:] == ["--help"]:
 
 import grpc
 from buildgrid._protos.build.bazel.remote.execution.v2 import remote_execution_pb2 as re
-from buildgrid._protos.build.bazel.remote.execution.v2 import remote_execution_pb2_grpc as re_grpc
 from buildgrid._protos.google.bytestream import bytestream_pb2 as stream
 from buildgrid._protos.google.bytestream import bytestream_pb2_grpc as stream_grpc
 from buildgrid._protos.google.devtools.remoteworkers.v1test2 import bots_pb2 as bots
@@ -32,16 +32,22 @@ from buildgrid._protos.google.devtools.remoteworkers.v1test2 import worker_pb2 a
 
 INSTANCE = "main"
 PORT, FOLDER = int(sys.argv[1]), sys.argv[2]
-CHANNEL = grpc.insecure_channel(f"127.0.0.1:{PORT}")
-STREAM = stream_grpc.ByteStreamStub(CHANNEL)
-STORAGE = re_grpc.ContentAddressableStorageStub(CHANNEL)
-BOTS = bots_grpc.BotsStub(CHANNEL)
 COMPLETED = 4
+# An action takes one until it is answered.
+THREADS = 300
+
+
+@functools.cache
+def stub(of):
+    """Returns a client of the server. There is none before all processes were started: a process
+    that is forked beside the threads of gRPC may stand still."""
+    return of(grpc.insecure_channel(f"127.0.0.1:{PORT}"))
 
 
 def read(digest):
     name = f"{INSTANCE}/blobs/{digest.hash}/{digest.size_bytes}"
-    return b"".join(part.data for part in STREAM.Read(stream.ReadRequest(resource_name=name)))
+    parts = stub(stream_grpc.ByteStreamStub).Read(stream.ReadRequest(resource_name=name))
+    return b"".join(part.data for part in parts)
 
 
 def store(data):
@@ -54,7 +60,7 @@ def store(data):
             part, end = data[start : start + step], start + step >= len(data)
             yield stream.WriteRequest(resource_name=name, write_offset=start, finish_write=end, data=part)
 
-    STREAM.Write(parts())
+    stub(stream_grpc.ByteStreamStub).Write(parts())
     return digest
 
 
@@ -95,7 +101,7 @@ def complete(lease):
 def bot(name):
     machine = worker.Worker(devices=[worker.Device(handle=name)])
     session = bots.BotSession(bot_id=name, status=bots.OK, worker=machine)
-    session = BOTS.CreateBotSession(
+    session = stub(bots_grpc.BotsStub).CreateBotSession(
         bots.CreateBotSessionRequest(parent=INSTANCE, bot_session=session), timeout=60
     )
     while True:
@@ -103,7 +109,7 @@ def bot(name):
             if lease.state != COMPLETED:
                 complete(lease)
         request = bots.UpdateBotSessionRequest(name=session.name, bot_session=session)
-        session = BOTS.UpdateBotSession(request, timeout=60)
+        session = stub(bots_grpc.BotsStub).UpdateBotSession(request, timeout=60)
         session.status = bots.OK
 
 
@@ -144,6 +150,7 @@ instances:
         storage: *cas
       - !bytestream
         storage: *cas
+thread-pool-size: {threads}
 """
 
 
@@ -189,7 +196,7 @@ def main():
     sql = f"postgresql+psycopg2://bgd@127.0.0.1:{sql_port}/postgres"
     config = os.path.join(FOLDER, "config.yml")
     with open(config, "w") as output:
-        output.write(CONFIG.format(port=PORT, sql=sql, folder=FOLDER))
+        output.write(CONFIG.format(port=PORT, sql=sql, folder=FOLDER, threads=THREADS))
     bgd = os.path.join(os.path.dirname(sys.executable), "bgd")
     for _ in range(50):
         # The port is open before the database takes connections.

@@ -37,7 +37,7 @@ pub(super) struct Server {
     url: fn(u16) -> String,
 }
 
-pub(super) const SERVERS: [Server; 6] = [
+pub(super) const SERVERS: [Server; 7] = [
     Server {
         name: "Redis",
         variable: "KILN_TEST_REDIS",
@@ -95,7 +95,18 @@ pub(super) const SERVERS: [Server; 6] = [
         file: None,
         url: |port| format!("grpc://127.0.0.1:{port}/main"),
     },
+    Server {
+        name: "HTTP proxy (tinyproxy)",
+        variable: PROXY,
+        program: "tinyproxy",
+        args: |_, folder| ["-d", "-c", &format!("{folder}/{TINYPROXY}")].map(str::to_owned).into(),
+        file: Some((TINYPROXY, "Port PORT\nListen 127.0.0.1\nTimeout 600\nMaxClients 500\n")),
+        url: |port| format!("http://127.0.0.1:{port}"),
+    },
 ];
+
+/// The file of tinyproxy's settings.
+const TINYPROXY: &str = "tinyproxy.conf";
 
 /// The file of BuildGrid's settings.
 const BUILDGRID: &str = "buildgrid.yml";
@@ -103,8 +114,16 @@ const BUILDGRID: &str = "buildgrid.yml";
 /// The program that starts BuildGrid with machines.
 pub(super) const BUILDGRID_FARM: &str = "kiln-buildgrid-farm";
 
+/// The variable that tells tests the address of the proxy.
+const PROXY: &str = "KILN_TEST_PROXY";
+
 /// The variables that tell tests the addresses of farms.
 pub(super) const FARMS: [&str; 2] = ["KILN_TEST_FARM", "KILN_TEST_BUILDGRID_FARM"];
+
+/// Returns the servers that keep caches.
+pub(super) fn caches() -> impl Iterator<Item = &'static Server> {
+    SERVERS.iter().filter(|server| !FARMS.contains(&server.variable) && server.variable != PROXY)
+}
 
 /// Returns the folder for what comes from PyPI.
 pub(super) fn own() -> PathBuf {

@@ -165,7 +165,8 @@ impl Bazel {
             source = error.source();
         }
         let line: String = reason.replace(['\n', '\r'], " ").chars().take(400).collect();
-        Fault { temporary, reason: self.secrets.hide(&line) }
+        let is_full = status.code() == Code::ResourceExhausted;
+        Fault { temporary, is_full, reason: self.secrets.hide(&line) }
     }
 
     pub(super) fn service(&self) -> &Service {

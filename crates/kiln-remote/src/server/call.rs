@@ -18,17 +18,19 @@ pub(crate) fn transfer(bytes: u64) -> Duration {
 pub(crate) struct Fault {
     /// Whether it may succeed if it is made again.
     pub(crate) temporary: bool,
+    /// Whether the server has as much to do, or to keep, as it can.
+    pub(crate) is_full: bool,
     /// The reason, without secrets.
     pub(crate) reason: String,
 }
 
 impl Fault {
     pub(crate) fn temporary(reason: impl Into<String>) -> Self {
-        Self { temporary: true, reason: reason.into() }
+        Self { temporary: true, is_full: false, reason: reason.into() }
     }
 
     pub(crate) fn lasting(reason: impl Into<String>) -> Self {
-        Self { temporary: false, reason: reason.into() }
+        Self { temporary: false, is_full: false, reason: reason.into() }
     }
 }
 

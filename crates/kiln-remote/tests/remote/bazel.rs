@@ -311,7 +311,7 @@ fn an_address_of_ipv6() {
 }
 
 /// Makes a certificate for `localhost`, and the one that signs it, with `openssl`.
-fn certificates(folder: &std::path::Path) -> Option<(Identity, String)> {
+pub(crate) fn certificates(folder: &std::path::Path) -> Option<(Identity, String)> {
     let openssl = |args: &str| {
         let done = std::process::Command::new("openssl").args(args.split(' ')).current_dir(folder).output();
         done.ok().filter(|done| done.status.success())

@@ -1,9 +1,13 @@
 //! A store of objects over HTTP: what it does, and what it survives.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use kiln_cache::Store;
-use kiln_remote::{EndpointError, Policy, RemoteOptions, RemoteStore, server_info};
+use kiln_remote::{Endpoint, EndpointError, Policy, RemoteOptions, RemoteStore, server_info};
 
 use crate::common::{entry, key};
 use crate::http::HttpServer;
@@ -104,4 +108,34 @@ fn proxies_are_those_of_the_usual_variables() {
     let wrong = server.endpoint(&[("HTTP_PROXY", "http://me:pass-word@[")]);
     let error = RemoteStore::open(&wrong, RemoteOptions::default()).unwrap_err();
     assert_eq!(error, EndpointError::Wrong("HTTP_PROXY is not the address of a proxy".into()));
+}
+
+#[test]
+fn a_server_that_sends_more_than_was_asked_for_is_left() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("redis://{}", listener.local_addr().unwrap());
+    let sent = Arc::new(AtomicUsize::new(0));
+    let own = Arc::clone(&sent);
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, own) = (client.unwrap(), Arc::clone(&own));
+            std::thread::spawn(move || {
+                let _ = client.read(&mut [0; 4096]);
+                let _ = client.write_all(b"$1000000000\r\n");
+                for _ in 0..1000 {
+                    if client.write_all(&[0; 1_000_000]).is_err() {
+                        return;
+                    }
+                    own.fetch_add(1_000_000, Relaxed);
+                }
+            });
+        }
+    });
+    let start = Stopwatch::start();
+    let (store, log) = open_impatient(&Endpoint::parse(&url).unwrap(), writer());
+    build_warm(&store, 0..6);
+    drop(store);
+    assert!(start.elapsed() < LONGER && log.has("Unavailable"), "{:?}", log.0);
+    // What was on its way when the connection ended.
+    assert!(sent.load(Relaxed) < 50_000_000, "{}", sent.load(Relaxed));
 }

@@ -57,7 +57,7 @@ fn shares(kind: &str, address: &str) {
     let (strict, _) = open(&own, Policy { accepted: Some(vec![public]), ..Policy::default() });
     assert_eq!(build_warm(&strict, 0..12).0, 0);
     assert!(matches!(strict.get(&key(1)), Lookup::Corrupt(_)));
-    connections_fail(kind, address);
+    connections_fail(&|proxy| endpoint(kind, proxy), address);
     clients_are_killed(kind, address);
     many_build_at_once(kind, address);
     // What was cut off did no harm.
@@ -74,12 +74,13 @@ fn shares(kind: &str, address: &str) {
     assert_eq!(build_warm(&later, 300..306).0, 6, "{:?}", log.0);
 }
 
-/// Builds through proxies that fail after every piece that passes, and in the middle of pieces.
-fn connections_fail(kind: &str, address: &str) {
+/// Builds through proxies that fail after every piece that passes, and in the middle of pieces. They
+/// stand before a server at `address`; `through` returns the store that is reached through one.
+fn connections_fail(through: &(dyn Fn(&str) -> Endpoint + Sync), address: &str) {
     let build = |cut: Cut| {
         let proxy = Proxy::start(address, cut);
         let start = Stopwatch::start();
-        let (store, log) = open_impatient(&endpoint(kind, &proxy.address()), writer());
+        let (store, log) = open_impatient(&through(&proxy.address()), writer());
         build_warm(&store, 0..6);
         // A server that does not check what it is sent keeps what was altered.
         let first = if matches!(cut, Cut::Alter(_)) { 300 } else { 100 };
@@ -233,8 +234,60 @@ fn redis() {
         return skipped("this machine has no IPv6");
     }
     let port = address.rsplit_once(':').unwrap().1;
-    let (own, log) = open(&Endpoint::parse(&format!("redis://[::1]:{port}")).unwrap(), Policy::default());
-    assert_eq!(build_warm(&own, 0..12).0, 12, "{:?}", log.0);
+    let (own, log) = open(&Endpoint::parse(&format!("redis://[::1]:{port}")).unwrap(), writer());
+    assert_eq!((build_warm(&own, 0..12).0, own.traffic().faults), (12, 0), "{:?}", log.0);
+    assert!(build_cold(&own, 700..706), "{:?}", log.0);
+}
+
+/// The variable with an address with TLS, in a process that trusts its certificate.
+const TRUSTED: &str = "KILN_TEST_TRUSTED";
+
+#[test]
+fn redis_with_tls() {
+    if server("KILN_TEST_REDIS").is_none() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let Some((_, authority)) = crate::bazel::certificates(folder.path()) else {
+        assert!(std::env::var_os("CI").is_none(), "openssl is missing");
+        return skipped("openssl is missing");
+    };
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let mut redis = std::process::Command::new("redis-server");
+    redis.args(["--port", "0", "--tls-port", &port, "--tls-auth-clients", "no", "--save", ""]);
+    redis.args(["--tls-cert-file", "own.pem", "--tls-key-file", "own.key", "--tls-ca-cert-file", "ca.pem"]);
+    redis.args(["--bind", "127.0.0.1", "-::1", "--requirepass", "pass-word"]).current_dir(folder.path());
+    let mut redis = redis.stdout(std::process::Stdio::null()).spawn().unwrap();
+    let start = Stopwatch::start();
+    while std::net::TcpStream::connect(format!("127.0.0.1:{port}")).is_err() {
+        assert!(start.elapsed() < Duration::from_secs(20));
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let url = |host: &str| format!("rediss://:pass-word@{host}:{port}/1");
+    let trusts = |url: &str| {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "servers::a_process_that_trusts", "--nocapture"]);
+        let done = command.env(TRUSTED, url).env("SSL_CERT_FILE", &authority).output().unwrap();
+        (done.status.success(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let trusted = trusts(&url("localhost"));
+    let other_name = trusts(&url("127.0.0.1"));
+    let stranger = server_info(&Endpoint::parse(&url("localhost")).unwrap()).unwrap_err().to_string();
+    redis.kill().unwrap();
+    redis.wait().unwrap();
+    assert!(trusted.0, "{}", trusted.1);
+    assert!(!other_name.0 && other_name.1.contains("certificate"), "{}", other_name.1);
+    assert!(stranger.contains("certificate") && !stranger.contains("pass-word"), "{stranger}");
+}
+
+/// The process that [`redis_with_tls`] starts. As a test, it does nothing.
+#[test]
+fn a_process_that_trusts() {
+    let Ok(url) = std::env::var(TRUSTED) else { return };
+    let endpoint = Endpoint::parse(&url).unwrap();
+    let (store, log) = open(&endpoint, writer());
+    assert!(build_cold(&store, 0..6) && store.traffic().sent == 6, "{:?}", log.0);
+    assert_eq!(build_warm(&open(&endpoint, Policy::default()).0, 0..6).0, 6);
 }
 
 /// Sends a command to a server of Redis's protocol, which must take it.
@@ -272,10 +325,8 @@ fn s3() {
     std::io::Read::read_to_string(&mut made, &mut answer).unwrap();
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
     shares("s3", address);
-    let with = |bucket: &str, proxy: Option<&Proxy>| {
-        // A name that only a proxy resolves.
-        let server = proxy.map_or(url.clone(), |_| "http://store.example".into());
-        let proxy = proxy.map(|proxy| format!("http://{}", proxy.address()));
+    let with = |bucket: &str, proxy: Option<String>| {
+        let server = url.clone();
         let variables = move |name: &str| match name {
             "AWS_ENDPOINT_URL" => Some(server.clone()),
             "AWS_ACCESS_KEY_ID" | "AWS_SECRET_ACCESS_KEY" => Some("testing-secret".into()),
@@ -287,9 +338,18 @@ fn s3() {
     let (store, log) = open(&with("no-such-bucket", None), writer());
     build_cold(&store, 0..2);
     assert!(store.traffic().sent == 0 && log.has("no-such-bucket"), "{:?}", log.0);
-    let proxy = Proxy::start(address, Cut::Never);
-    let (store, log) = open(&with("kiln", Some(&proxy)), Policy::default());
-    assert!(build_warm(&store, 0..12).0 == 12 && proxy.pieces() > 24, "{:?}", log.0);
+    // Through a proxy, which sees every request.
+    let Some(proxy) = server("KILN_TEST_PROXY") else { return };
+    let seen = Proxy::start(proxy.strip_prefix("http://").unwrap(), Cut::Never);
+    let through = with("kiln", Some(format!("http://{}", seen.address())));
+    let (store, log) = open(&through, writer());
+    assert_eq!((build_warm(&store, 0..12).0, store.traffic().faults), (12, 0), "{:?}", log.0);
+    assert!(build_cold(&store, 700..712), "{:?}", log.0);
+    // Each request and each answer is a piece or more: records, contents.
+    assert!(seen.pieces() > 2 * (24 + 36), "{}", seen.pieces());
+    assert_eq!(build_warm(&open(&with("kiln", None), Policy::default()).0, 700..712).0, 12);
+    // A proxy that fails.
+    connections_fail(&|address: &str| with("kiln", Some(format!("http://{address}"))), &seen.address());
 }
 
 #[test]
