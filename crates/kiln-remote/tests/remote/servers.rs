@@ -74,8 +74,8 @@ fn shares(kind: &str, address: &str) {
     assert_eq!(build_warm(&later, 300..306).0, 6, "{:?}", log.0);
 }
 
-/// Builds through proxies that fail after every piece that passes, and in the middle of pieces. They
-/// stand before a server at `address`; `through` returns the store that is reached through one.
+/// Builds through proxies that fail after every piece that passes, and in the middle of pieces.
+/// They stand before a server at `address`; `through` returns the store that is behind one.
 fn connections_fail(through: &(dyn Fn(&str) -> Endpoint + Sync), address: &str) {
     let build = |cut: Cut| {
         let proxy = Proxy::start(address, cut);
