@@ -200,7 +200,8 @@ pub(crate) fn compare(setup: &Setup, largest: usize) -> Result<Comparison, Failu
         raw.push(run("raw", *size, setup)?);
     }
     let of = |figure: Figure, figures: &[Figures]| -> Vec<f64> { figures.iter().map(figure).collect() };
-    let kinds: [(&str, &str, Figure, f64); 3] = [
+    let kinds: [(&str, &str, Figure, f64); 4] = [
+        ("compile and link a function", "us", |figures| figures.compile + figures.link, 1e6),
         ("compile a function", "us", |figures| figures.compile, 1e6),
         ("link a function", "us", |figures| figures.link, 1e6),
         ("peak memory of a function, without its IR", "bytes", |figures| figures.memory, 1.0),

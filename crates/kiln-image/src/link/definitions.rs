@@ -70,7 +70,22 @@ pub struct Definitions {
 #[derive(Debug)]
 enum Places {
     Few { places: [Place; FEW], len: usize },
-    Many { hasher: FastHash, table: HashTable<Place> },
+    Many { hasher: FastHash, table: HashTable<Hashed> },
+}
+
+/// A place, and a part of the hash of the name there: names are in the memory of their modules, so
+/// only those that are very likely equal are compared.
+#[derive(Clone, Copy, Debug)]
+struct Hashed {
+    part: u32,
+    place: Place,
+}
+
+impl Hashed {
+    /// The table itself looks at other bits of the hash, the highest and the lowest.
+    fn new(hash: u64, place: Place) -> Self {
+        Self { part: (hash >> 24) as u32, place }
+    }
 }
 
 /// Whether a module defines a symbol for other modules.
@@ -84,6 +99,11 @@ pub fn is_shared_definition(symbol: &SymbolRecord) -> bool {
 fn name(artifacts: &[Artifact], (module, symbol): Place) -> &[u8] {
     let artifact = &artifacts[module as usize];
     artifact.name_bytes(&artifact.symbols()[symbol as usize])
+}
+
+/// Returns the position of the place that has a name.
+fn find_few(artifacts: &[Artifact], places: &[Place], wanted: &[u8]) -> Option<usize> {
+    places.iter().position(|&known| name(artifacts, known) == wanted)
 }
 
 /// Returns the symbols that a module defines for others, with their numbers.
@@ -124,9 +144,8 @@ impl Definitions {
     }
 
     fn add(&mut self, artifacts: &[Artifact], place: Place, own: &[u8]) {
-        let same = |&known: &Place| name(artifacts, known) == own;
         let known = match &mut self.places {
-            Places::Few { places, len } => match places[..*len].iter().position(same) {
+            Places::Few { places, len } => match find_few(artifacts, &places[..*len], own) {
                 Some(known) => &mut places[known],
                 None => {
                     places[*len] = place;
@@ -135,11 +154,13 @@ impl Definitions {
                 }
             },
             Places::Many { hasher, table } => {
-                let hash = |&known: &Place| hasher.hash_one(name(artifacts, known));
-                match table.entry(hasher.hash_one(own), same, hash) {
-                    Entry::Occupied(entry) => entry.into_mut(),
+                let hash = hasher.hash_one(own);
+                let new = Hashed::new(hash, place);
+                let same = |known: &Hashed| known.part == new.part && name(artifacts, known.place) == own;
+                match table.entry(hash, same, |known| hasher.hash_one(name(artifacts, known.place))) {
+                    Entry::Occupied(entry) => &mut entry.into_mut().place,
                     Entry::Vacant(entry) => {
-                        entry.insert(place);
+                        entry.insert(new);
                         return;
                     }
                 }
@@ -157,10 +178,16 @@ impl Definitions {
     }
 
     fn find_bytes(&self, artifacts: &[Artifact], wanted: &[u8]) -> Option<Place> {
-        let same = |known: &Place| name(artifacts, *known) == wanted;
         match &self.places {
-            Places::Few { places, len } => places[..*len].iter().copied().find(same),
-            Places::Many { hasher, table } => table.find(hasher.hash_one(wanted), same).copied(),
+            Places::Few { places, len } => {
+                find_few(artifacts, &places[..*len], wanted).map(|position| places[position])
+            }
+            Places::Many { hasher, table } => {
+                let hash = hasher.hash_one(wanted);
+                let Hashed { part, .. } = Hashed::new(hash, (0, 0));
+                let same = |known: &Hashed| known.part == part && name(artifacts, known.place) == wanted;
+                table.find(hash, same).map(|known| known.place)
+            }
         }
     }
 
