@@ -8,7 +8,6 @@ use std::cell::RefCell;
 use std::fmt::Write as _;
 
 use kiln::heap::{Object, Target, Temperature, Visit};
-use kiln::image::Loaded;
 
 /// A value of the language.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,11 +55,10 @@ impl Heap {
     }
 
     /// Returns the text of a value.
-    pub(crate) fn show(&self, value: Value, image: Option<&Loaded>) -> String {
+    pub(crate) fn show(&self, value: Value) -> String {
         let mut text = String::new();
         let mut left = SHOWN;
         show(value, &mut left, &mut text);
-        let _ = image;
         text
     }
 

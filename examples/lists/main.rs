@@ -8,6 +8,9 @@
 //! > (define more (cons 1 primes))
 //! ```
 //!
+//! With `--save` as well, the process that goes on saves a layer: what was defined since, which is
+//! loaded on the image that it began with. Lists of the layer may end in lists of that image.
+//!
 //! Values are numbers, `nil` and pairs. `syntax` reads lines, `lower` makes a module of each line,
 //! `heap` has the pairs, and this file has everything about sessions and images.
 //!
@@ -19,15 +22,16 @@ mod heap;
 mod lower;
 mod syntax;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::{BufRead as _, IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
 
 use kiln::globals::{Bindings, Signature};
-use kiln::image::{Image, Loaded};
+use kiln::image::{Loaded, OpenOptions};
 use kiln::ir::Target;
 use kiln::{SavedHeap, Saving, Session};
 
@@ -96,11 +100,13 @@ fn run(start: Instant) -> Result<()> {
 /// A program: what was loaded, and what was defined since.
 struct Program {
     heap: Heap,
-    image: Option<Loaded>,
+    image: Option<Arc<Loaded>>,
     /// Made by the first line, which takes longer than to load an image.
     session: Option<Session>,
     /// The cells of the variables that were defined in this process. They do not move.
     variables: BTreeMap<String, Box<Value>>,
+    /// The variables of the image that have another value than there.
+    changed: BTreeSet<String>,
     lines: usize,
 }
 
@@ -108,19 +114,19 @@ impl Program {
     fn new(image: Option<&Path>) -> Result<Self> {
         let mut bindings = Bindings::new();
         bindings.bind_symbol(CONS, heap::cons as *const () as usize);
-        let image = image.map(|path| Image::open(path)?.bind(&bindings)).transpose()?;
-        Ok(Self { heap: Heap::new(), image, session: None, variables: BTreeMap::new(), lines: 0 })
+        let open = |path| Loaded::open(path, &OpenOptions::default(), &bindings);
+        let image = image.map(open).transpose()?;
+        let (variables, changed) = (BTreeMap::new(), BTreeSet::new());
+        Ok(Self { heap: Heap::new(), image, session: None, variables, changed, lines: 0 })
     }
 
     fn session(&mut self) -> Result<&Session> {
         if self.session.is_none() {
-            let session = Session::new(Target::host())?;
+            let session = match &self.image {
+                Some(image) => Session::on(std::slice::from_ref(image), Target::host())?,
+                None => Session::new(Target::host())?,
+            };
             session.bind_symbol(CONS, heap::cons as *const () as usize)?;
-            // What the image has is the host's for new code.
-            for function in self.image.iter().flat_map(Loaded::functions) {
-                let signature: Signature = function.signature().parse()?;
-                session.bind_function_at(function.name(), function.address() as usize, &signature)?;
-            }
             self.session = Some(session);
         }
         Ok(self.session.as_ref().expect("it was just made"))
@@ -129,15 +135,21 @@ impl Program {
     /// Returns the address of a variable's cell.
     fn cell(&self, name: &str) -> Option<usize> {
         let own = self.variables.get(name).map(|cell| (&raw const **cell).expose_provenance());
-        let loaded = || Some(self.image.as_ref()?.address(&variable_key(name))?.expose_provenance());
-        own.or_else(loaded)
+        own.or_else(|| self.loaded_cell(name))
+    }
+
+    /// Returns the address of the cell of a variable of the image, or of an image that it is on.
+    fn loaded_cell(&self, name: &str) -> Option<usize> {
+        let image = self.image.as_deref()?;
+        let key = variable_key(name);
+        let mut all = std::iter::once(image).chain(image.bases().iter().map(|base| &**base));
+        all.find_map(|image| image.global(&key))
     }
 
     /// Returns the number of parameters of a function.
     fn arity(&self, name: &str) -> Option<usize> {
-        let count = |signature: &str| signature.parse::<Signature>().ok().map(|it| it.params.len());
-        let own = self.session.as_ref().and_then(|session| count(session.function(name)?.signature()));
-        own.or_else(|| count(self.image.as_ref()?.function(name)?.signature()))
+        let function = self.session.as_ref()?.function(name)?;
+        function.signature().parse().ok().map(|signature: Signature| signature.params.len())
     }
 
     /// Executes a line and returns what it prints.
@@ -156,7 +168,8 @@ impl Program {
         let session = self.session.as_ref().expect("it was just made");
         let context = lower::Context { arity: &|name| self.arity(name), cell: &|name| self.cell(name) };
         let (module, variables) = lower(&line, &symbol, session.target(), &context)?;
-        for name in variables {
+        // The session knows those of the image.
+        for name in variables.into_iter().filter(|name| self.variables.contains_key(name)) {
             session.bind_global(&variable_key(&name), self.cell(&name).ok_or("no variable")?)?;
         }
         let (expr_name, is_function) = match &line {
@@ -165,9 +178,6 @@ impl Program {
             Line::Expr(_) => (None, false),
         };
         if is_function {
-            if self.image.as_ref().is_some_and(|image| image.function(&symbol).is_some()) {
-                return Err(format!("`{symbol}` is a function of the image").into());
-            }
             session.add(&[module])?;
             return Ok(String::new());
         }
@@ -177,12 +187,15 @@ impl Program {
         let value = Value(unsafe { function.typed::<Thunk>() }?());
         session.remove(&[unit])?;
         Ok(match expr_name {
-            None => format!("{}\n", self.heap.show(value, self.image.as_ref())),
+            None => format!("{}\n", self.heap.show(value)),
             Some(name) => {
                 match self.cell(&name) {
                     // SAFETY: a cell of this program, which nobody else uses now.
                     Some(cell) => unsafe {
                         std::ptr::with_exposed_provenance_mut::<Value>(cell).write(value);
+                        if !self.variables.contains_key(&name) {
+                            self.changed.insert(name);
+                        }
                     },
                     None => {
                         self.variables.insert(name, Box::new(value));
@@ -193,10 +206,12 @@ impl Program {
         })
     }
 
-    /// Saves the functions, the variables, and all pairs that can be reached from them.
+    /// Saves the functions, the variables, and all pairs that can be reached from them. If the
+    /// program goes on from an image, that is what came to it.
     fn save(&mut self, path: &Path) -> Result<()> {
-        if self.image.is_some() {
-            return Err("a program that goes on from an image cannot be saved by itself".into());
+        if let Some(name) = self.changed.first() {
+            // A layer adds to an image, and changes nothing there.
+            return Err(format!("`{name}` is a variable of the image, and has changed").into());
         }
         self.session()?;
         let session = self.session.as_ref().expect("it was just made");

@@ -1,12 +1,14 @@
-//! Names of what objects of a heap point at: functions and data of the session's modules, and what
-//! the host binds.
+//! Names of what objects of a heap point at: functions and data of the session's modules, everything
+//! in its bases, and what the host binds.
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
 use kiln_artifact::record::{Linkage, SymbolKind};
 use kiln_globals::{Resolve, SlotKey};
 use kiln_heap::Name;
+use kiln_image::{BaseSymbolKind, Loaded};
 use kiln_jit::{Role, Unit};
 
 use super::engine::{Engine, EngineResolver};
@@ -14,11 +16,12 @@ use super::engine::{Engine, EngineResolver};
 /// The name of something in memory, or the reason why it has none in an image.
 type Known = Result<(SymbolKind, Box<str>), Box<str>>;
 
-/// Everything in the session's memory, and all addresses of the host that have names.
+/// Everything in the session's memory and its bases, and all addresses of the host that have names.
 pub(super) struct Names {
     /// Functions and data, in order of addresses; of several at one address, the last is meant.
     ranges: Vec<(Range<usize>, Known)>,
     host: HashMap<usize, (SymbolKind, Box<str>)>,
+    bases: Vec<Arc<Loaded>>,
 }
 
 impl Names {
@@ -57,6 +60,17 @@ impl Names {
             let start = export.address.addr();
             (start..start + export.size.max(1), Ok((export.kind, (&*export.name).into())))
         }));
+        let bases = engine.jit.bases().to_vec();
+        for (name, symbol, address) in bases.iter().flat_map(|base| base.exports()) {
+            let kind = match symbol.kind {
+                BaseSymbolKind::Function | BaseSymbolKind::Replaceable => SymbolKind::Function,
+                BaseSymbolKind::Data => SymbolKind::Data,
+                BaseSymbolKind::Global => SymbolKind::Global,
+                BaseSymbolKind::ThreadLocal => continue,
+            };
+            let (start, size) = (address.addr(), symbol.size.max(1) as usize);
+            ranges.push((start..start.saturating_add(size), Ok((kind, name.into()))));
+        }
         ranges.sort_by_key(|(range, _)| range.start);
 
         let mut host = HashMap::new();
@@ -73,7 +87,7 @@ impl Names {
                 host.entry(address).or_insert_with(|| (kind, key.text().into()));
             }
         }
-        Self { ranges, host }
+        Self { ranges, host, bases }
     }
 
     /// Returns the name of an address. The error says what is there, if that is known.
@@ -89,7 +103,12 @@ impl Names {
             }
             return Ok(Name { kind, name, offset });
         }
-        let (kind, name) = self.host.get(&address).cloned().ok_or(None)?;
-        Ok(Name { kind, name, offset: 0 })
+        if let Some((kind, name)) = self.host.get(&address).cloned() {
+            return Ok(Name { kind, name, offset: 0 });
+        }
+        // What is in an image has no name, if it is not exported, but stays where it is in there.
+        let address = std::ptr::without_provenance(address);
+        let (name, offset) = self.bases.iter().find_map(|base| base.name_of_place(address)).ok_or(None)?;
+        Ok(Name { kind: SymbolKind::Data, name: name.into(), offset: offset as i64 })
     }
 }

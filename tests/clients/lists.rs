@@ -72,8 +72,60 @@ pub(crate) fn goes_on_with_its_objects() -> Result<(), Failure> {
         (head 5)
         = nil
         (define (count list) 0)
-        = error: `count` is a function of the image",
+        = error: module 0 defines `count`, which is a function of the base image `first.so`; module 0 is count",
     )?;
     // What one process changes, no other sees.
     check(folder, &["--image", "first.so"], "total\n= 40\n(count grown)\n= 169")
+}
+
+pub(crate) fn saves_layers_of_its_heap() -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    check(folder, &["--save", "first.so"], &format!("{}\n(define best primes)", prelude()))?;
+    check(
+        folder,
+        &["--image", "first.so", "--save", "second.so"],
+        "(define more (cons 1 (tail (tail primes))))
+        (define (both n) (cons (cons n more) primes))
+        (define pair (both 7))",
+    )?;
+    // Three layers deep, and in each process the lists are those of the image below.
+    check(
+        folder,
+        &["--image", "second.so", "--save", "third.so"],
+        "(count more)
+        = 167
+        (= (tail more) (tail (tail primes)))
+        = 1
+        (= (tail (head pair)) more)
+        = 1
+        (count (both 3))
+        = 169
+        (define most (cons more (tail (tail (tail primes)))))
+        (define (ends) (= (tail most) (tail (tail more))))",
+    )?;
+    check(
+        folder,
+        &["--image", "third.so"],
+        "(ends)
+        = 1
+        (= (head most) more)
+        = 1
+        (= (tail (tail (tail best))) (tail most))
+        = 1
+        (define total (count most))
+        total
+        = 166",
+    )
+}
+
+pub(crate) fn refuses_to_save_what_a_layer_cannot_say() -> Result<(), Failure> {
+    let folder = tempfile::tempdir()?;
+    let folder = folder.path();
+    check(folder, &["--save", "first.so"], &prelude())?;
+    let changed = check(folder, &["--image", "first.so", "--save", "second.so"], "(define primes nil)");
+    let text = changed.expect_err("a variable of the image has changed").to_string();
+    assert!(text.contains("`primes` is a variable of the image, and has changed"), "{text}");
+    assert!(!folder.join("second.so").exists());
+    Ok(())
 }

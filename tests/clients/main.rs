@@ -102,6 +102,9 @@ fn main() -> std::process::ExitCode {
     add("language::uses_the_whole_trait", None, Box::new(recorder::uses_the_whole_trait));
     add("repl::goes_on_in_another_process", None, Box::new(repl::goes_on_in_another_process));
     add("lists::goes_on_with_its_objects", None, Box::new(lists::goes_on_with_its_objects));
+    add("lists::saves_layers_of_its_heap", None, Box::new(lists::saves_layers_of_its_heap));
+    let refuses = lists::refuses_to_save_what_a_layer_cannot_say;
+    add("lists::refuses_to_save_what_a_layer_cannot_say", None, Box::new(refuses));
     add("repl::prints_errors", None, Box::new(repl::prints_errors));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

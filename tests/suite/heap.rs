@@ -2,10 +2,14 @@
 
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
+use std::path::Path;
+use std::sync::Arc;
 
-use kiln::globals::Bindings;
-use kiln::heap::{Fault, Object, Registry, Temperature};
-use kiln::image::{Image, ImageBase, ImageInfo, ImageOptions, Loaded};
+use kiln::artifact::record::SymbolKind;
+use kiln::globals::{Bindings, GlobalTable};
+use kiln::heap::{Fault, Input, Name, Object, Registry, Root, Temperature, snapshot};
+use kiln::image::link::LinkError;
+use kiln::image::{Image, ImageBase, ImageInfo, ImageOptions, Loaded, OpenOptions, write_image};
 use kiln::ir::Target;
 use kiln::{SavedHeap, Saving, Session, SessionError, WritableData};
 
@@ -190,6 +194,136 @@ fn dlopen_loads_it_too() {
             assert_eq!(libc::dlclose(library), 0);
         }
     }
+}
+
+/// A list of three objects on the program of [`session`], as a layer: the first two are new. They
+/// point at the third, which no name leads to, and at what else the image `loaded` has.
+fn save_above(loaded: &Arc<Loaded>, path: &Path) {
+    let session = Session::on(std::slice::from_ref(loaded), Target::host()).unwrap();
+    let mut heap = Heap::new(2);
+    session.bind_global("heap:above", heap.address(0)).unwrap();
+    session.add(&[module("above", ABOVE)]).unwrap();
+    let [list, table] = ["heap:list", "table"].map(|name| loaded.address(name).unwrap().expose_provenance());
+    let thrice = loaded.address("thrice").unwrap().expose_provenance();
+    heap.memory[0] = [100, heap.address(1), thrice, list];
+    heap.memory[1] = [1000, words(list)[1], thrice, table + 8];
+    let saved = SavedHeap { roots: &["heap:above"], visitor: &mut heap.registry };
+    session.save_image_with(path, Saving { heap: Some(saved), ..Saving::default() }).unwrap();
+}
+
+/// A function that adds up the numbers of its list as far as the list of the base begins again, and
+/// one that reads the list of the base itself.
+const ABOVE: &str = r#"
+    global %above = "heap:above"
+    global %list = "heap:list"
+    function %total() -> i64 system_v {
+        gv0 = symbol %above
+        gv1 = symbol %list
+    block0:
+        v0 = symbol_value.i64 gv0
+        v1 = iconst.i64 0
+        jump block1(v0, v1)
+    block1(v2: i64, v3: i64):
+        v4 = load.i64 v2
+        v5 = iadd v3, v4
+        v6 = load.i64 v2+8
+        v7 = symbol_value.i64 gv1
+        v8 = icmp eq v6, v7
+        brif v8, block2(v5), block1(v6, v5)
+    block2(v9: i64):
+        return v9
+    }"#;
+
+#[test]
+fn the_heap_of_a_layer_leads_into_its_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let [first, other, above] = ["first.so", "other.so", "above.so"].map(|name| folder.path().join(name));
+    let (session, mut heap) = session();
+    session.save_image_with(&first, saving(&mut heap)).unwrap();
+    heap.memory[1][0] = 11;
+    session.save_image_with(&other, saving(&mut heap)).unwrap();
+    let loaded = Loaded::open(&first, &OpenOptions::default(), &bindings()).unwrap();
+    save_above(&loaded, &above);
+
+    // On the same image in memory, and on one at another address.
+    let options = OpenOptions { loaded: vec![loaded.clone()], ..OpenOptions::default() };
+    let on_same = Loaded::open(&above, &options, &bindings()).unwrap();
+    let on_moved = Loaded::open(&above, &OpenOptions::default(), &bindings()).unwrap();
+    assert!(Arc::ptr_eq(&on_same.bases()[0], &loaded));
+    assert_ne!(on_moved.bases()[0].base(), loaded.base());
+    for layer in [&on_same, &on_moved] {
+        assert_eq!(call(layer, "total"), 1110);
+        let base = &layer.bases()[0];
+        let address = |name| base.address(name).unwrap().expose_provenance();
+        let of_layer = words(layer.address("heap:above").unwrap().expose_provenance());
+        assert_eq!((of_layer[2], of_layer[3]), (address("thrice"), address("heap:list")));
+        let second = words(of_layer[1]);
+        assert_eq!((second[1], second[3]), (words(address("heap:list"))[1], address("table") + 8));
+    }
+    // The base's own objects are not in the layer.
+    assert!(std::fs::metadata(&above).unwrap().len() < std::fs::metadata(&first).unwrap().len());
+
+    // Another image has the same exports, but not this object.
+    let on_other =
+        OpenOptions { bases: vec![first.clone()], allow_other_bases: true, ..OpenOptions::default() };
+    std::fs::rename(&other, &first).unwrap();
+    let error = Loaded::open(&above, &on_other, &bindings()).map(drop).unwrap_err();
+    let text = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source())
+        .map(|error| format!("{error}: "))
+        .collect::<String>();
+    assert!(text.contains("kiln_start:") && text.contains(&loaded.id().to_string()), "{text}");
+}
+
+#[test]
+fn a_heap_that_points_into_another_image_is_linked_on_no_image() {
+    let mut heap = Heap::new(1);
+    heap.memory[0][1] = (&raw const NUMBER).addr();
+    let (mut registry, roots) =
+        (heap.registry, [Root { key: "heap:list", address: heap.memory[0].as_ptr().addr() }]);
+    let start = "kiln_start:0123";
+    let mut names = |_| Ok(Name { kind: SymbolKind::Data, name: start.into(), offset: 8 });
+    let triple = Target::host().triple().to_string();
+    let mut input = Input { triple: &triple, roots: &roots, names: &mut names };
+    let artifact = snapshot(&mut input, &mut registry).unwrap().artifact;
+    let errors = write_image(&[artifact], &GlobalTable::new(), &ImageOptions::default()).unwrap_err();
+    assert_eq!(errors, [LinkError::PlaceOfOtherImage { name: start.into(), module: 0 }]);
+}
+
+#[test]
+fn a_layer_takes_globals_of_the_heap_below_and_no_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("first.so");
+    let (session, mut heap) = session();
+    session.save_image_with(&path, saving(&mut heap)).unwrap();
+    let loaded = Loaded::open(&path, &OpenOptions::default(), &bindings()).unwrap();
+    // `table` is data of a module. A global with this key is another thing, as within one image.
+    let session = Session::on(&[loaded.clone()], Target::host()).unwrap();
+    let own = 77i64;
+    session.bind_global("table", (&raw const own).expose_provenance()).unwrap();
+    let text = r#"
+        global %list = "heap:list"
+        global %own = "table"
+        function %list_and_own() -> i64 system_v {
+            gv0 = symbol %list
+            gv1 = symbol %own
+        block0:
+            v0 = symbol_value.i64 gv0
+            v1 = load.i64 v0
+            v2 = symbol_value.i64 gv1
+            v3 = load.i64 v2
+            v4 = iadd v1, v3
+            return v4
+        }"#;
+    session.add(&[module("above", text)]).unwrap();
+    // SAFETY: as in `call`.
+    let function = unsafe { session.function("list_and_own").unwrap().typed::<Get>() }.unwrap();
+    assert_eq!(function(), 78);
+    let above = folder.path().join("above.so");
+    session.save_image(&above).unwrap();
+    let mut bindings = bindings();
+    bindings.bind("table", (&raw const own).expose_provenance());
+    let layer = Loaded::open(&above, &OpenOptions::default(), &bindings).unwrap();
+    assert_eq!(call(&layer, "list_and_own"), 78);
 }
 
 #[test]

@@ -13,6 +13,11 @@ use crate::note::ID_LEN;
 #[cfg_attr(not(any(feature = "link", feature = "load")), expect(dead_code, reason = "it is only shown"))]
 pub(crate) const SLOTS_SYMBOL: &str = "kiln_slots";
 
+/// The beginning of the name that each image has for its first byte in memory; its id follows. No
+/// table has it: layers use it for what else has no name in a base, so they fit that image alone.
+#[cfg_attr(not(any(feature = "link", feature = "load")), expect(dead_code, reason = "it is only used there"))]
+pub(crate) const START_SYMBOL: &str = "kiln_start:";
+
 /// The id of an image, by which layers name it: BLAKE3 of its note, which has checksums of all that
 /// is loaded. So images that differ in content have different ids. It is in the note, and to
 /// compare ids takes no reading of the rest. That the rest is what the checksums say is asked of
@@ -44,6 +49,8 @@ pub enum BaseSymbolKind {
     Data,
     /// Data of which each thread has a copy.
     ThreadLocal,
+    /// The object of a global, in a saved heap; the name is the key.
+    Global,
 }
 
 impl BaseSymbolKind {
@@ -60,6 +67,7 @@ impl fmt::Display for BaseSymbolKind {
             Self::Replaceable => "a replaceable function",
             Self::Data => "data",
             Self::ThreadLocal => "thread-local data",
+            Self::Global => "the object of a global",
         })
     }
 }

@@ -12,7 +12,7 @@ use kiln_artifact::{Artifact, signatures_agree};
 
 use super::error::LinkError;
 use super::users::Users;
-use crate::base::{Base, BaseSymbol, BaseSymbolKind};
+use crate::base::{Base, BaseSymbol, BaseSymbolKind, START_SYMBOL};
 
 /// The symbols of bases that modules refer to, or define again.
 #[derive(Debug, Default)]
@@ -35,16 +35,17 @@ impl<'a, 'b> OfBases<'a, 'b> {
     /// # Errors
     ///
     /// [`LinkError`]s: a module defines what a base has and nobody may replace, uses it as
-    /// something else, or with another type; two bases have a name that a module uses.
+    /// something else, or with another type; two bases have a name that a module uses; a heap
+    /// points into an image that is no base.
     pub fn find<B: Base + ?Sized>(
         artifacts: &'a [Artifact],
         bases: &[&'b B],
     ) -> Result<Self, Vec<LinkError>> {
         let mut found = Self::default();
+        let mut errors = places(artifacts, bases);
         if bases.is_empty() {
-            return Ok(found);
+            return if errors.is_empty() { Ok(found) } else { Err(errors) };
         }
-        let mut errors = Vec::new();
         if let Some(artifact) = artifacts.first() {
             let others = bases.iter().filter(|base| base.triple() != artifact.triple());
             errors.extend(others.map(|base| LinkError::BaseTarget {
@@ -81,6 +82,20 @@ impl<'a, 'b> OfBases<'a, 'b> {
     }
 }
 
+/// Finds heaps that point into images that are not there: see [`START_SYMBOL`].
+fn places<B: Base + ?Sized>(artifacts: &[Artifact], bases: &[&B]) -> Vec<LinkError> {
+    let mut errors = Vec::new();
+    // A heap is a module without code. There are few of those, and names of others are not read.
+    let heaps = artifacts.iter().enumerate().filter(|(_, artifact)| artifact.functions().is_empty());
+    for (module, artifact) in heaps {
+        let used = artifact.symbols().iter().filter(|symbol| !symbol.is_defined());
+        let places = used.map(|symbol| artifact.name(symbol)).filter(|name| name.starts_with(START_SYMBOL));
+        let missing = places.filter(|name| bases.iter().all(|base| base.find(name).is_none()));
+        errors.extend(missing.map(|name| LinkError::PlaceOfOtherImage { name: name.into(), module }));
+    }
+    errors
+}
+
 /// Whether modules share the name of a symbol.
 fn is_shared(symbol: &SymbolRecord) -> bool {
     symbol.linkage() != Linkage::Local && symbol.kind() != SymbolKind::Global && symbol.libcall == 0
@@ -92,8 +107,9 @@ fn search<'b, B: Base + ?Sized>(
     bases: &[&'b B],
     errors: &mut Vec<LinkError>,
 ) -> Option<OfBase<'b>> {
-    let mut all =
-        (0..).zip(bases).filter_map(|(base, image)| Some(OfBase { base, symbol: image.find(name)? }));
+    // Keys of globals are no names of symbols.
+    let found = (0..).zip(bases).filter_map(|(base, image)| Some(OfBase { base, symbol: image.find(name)? }));
+    let mut all = found.filter(|found| found.symbol.kind != BaseSymbolKind::Global);
     let first = all.next()?;
     if let Some(second) = all.next() {
         let [first, second] = [first, second].map(|of_base| bases[of_base.base].name().into());

@@ -402,6 +402,14 @@ pub enum LinkError {
         /// The kind of what the base exports.
         kind: BaseSymbolKind,
     },
+    /// The heap of a layer points into an image that is not a base of this link.
+    #[error("module {module} points into the image whose start is `{name}`, which is no base here")]
+    PlaceOfOtherImage {
+        /// The name of the start of that image, with its id.
+        name: Box<str>,
+        /// The module.
+        module: usize,
+    },
     /// A module uses a function of a base as data, or data as a function.
     #[error("{} uses `{name}` as something else than {found}, which it is in the base image `{base}`",
         used_by(*.importer, .user))]
@@ -542,6 +550,7 @@ impl LinkError {
             | Self::ReservedSection { module, .. }
             | Self::GlobalInData { module, .. }
             | Self::DefinedInBase { module, .. }
+            | Self::PlaceOfOtherImage { module, .. }
             | Self::NameWithZero { module, .. } => (Some(module), None),
             Self::TooLarge { module, .. } | Self::Levels { module, .. } => (module, None),
             Self::UnsupportedTarget { .. }

@@ -393,6 +393,9 @@ impl Loaded {
     /// no such export. Of thread-local data, it is the address of this thread's copy, which ends
     /// with the thread.
     pub fn address(&self, name: &str) -> Option<*const u8> {
+        if self.mapped.is_start(name) {
+            return Some(self.mapped.memory.base());
+        }
         let symbol = self.mapped.lookup(name)?;
         self.give_out();
         if symbol.is_thread_local() {

@@ -207,9 +207,25 @@ impl Loaded {
         self.mapped.id()
     }
 
-    /// Returns the address that its slot for the global `key` holds. `None` if it has none.
+    /// Returns the name and the distance by which data of a layer points at an address in this
+    /// image that has no name of its own, such as the middle of a saved heap. `None` if the address
+    /// is not in the image. The layer can then be loaded on this image alone, not on another of the
+    /// same exports.
+    pub fn name_of_place(&self, address: *const u8) -> Option<(String, u64)> {
+        let addresses = self.mapped.memory.addresses();
+        addresses
+            .contains(&address.addr())
+            .then(|| (self.mapped.start_symbol(), (address.addr() - addresses.start) as u64))
+    }
+
+    /// Returns the address of the object of the global `key`: that which its slot holds, or that of
+    /// the object in its heap. `None` if it has neither.
     pub fn global(&self, key: &str) -> Option<usize> {
-        self.value_of_slot(self.mapped.slot_of_global(key)?)
+        if let Some(slot) = self.mapped.slot_of_global(key) {
+            return self.value_of_slot(slot);
+        }
+        let is_object = self.mapped.base_symbol(key)?.kind == BaseSymbolKind::Global;
+        self.address(key).filter(|_| is_object).map(<*const u8>::addr)
     }
 
     /// Returns the same, if its slot is likely the one with the number `near`.

@@ -10,7 +10,7 @@ use rustix::param::page_size;
 use super::map::{Access, Piece, Reservation};
 use super::origin::not_executable;
 use crate::arch::Arch;
-use crate::base::{BaseSymbol, BaseSymbolKind, ImageId};
+use crate::base::{BaseSymbol, BaseSymbolKind, ImageId, START_SYMBOL};
 use crate::error::LoadError;
 use crate::note::{Head, Note, PREFIX_LEN, Span};
 use crate::read::{
@@ -213,13 +213,29 @@ impl Mapped {
         note.signature(note.export(symbol, name)?.signature.get() as usize)
     }
 
+    /// Returns the name by which layers on this very image refer to its first byte.
+    pub(super) fn start_symbol(&self) -> String {
+        format!("{START_SYMBOL}{}", self.id())
+    }
+
+    /// Whether `name` is that name.
+    pub(super) fn is_start(&self, name: &str) -> bool {
+        name.starts_with(START_SYMBOL) && name == self.start_symbol()
+    }
+
     /// Returns what is exported as `name`, as layers see it.
     pub(super) fn base_symbol(&self, name: &str) -> Option<BaseSymbol<'_>> {
+        if self.is_start(name) {
+            return Some(BaseSymbol { kind: BaseSymbolKind::Data, signature: None, size: 0 });
+        }
         let symbol = self.lookup(name)?;
         let kind = match self.tables().note.replaceable_slot(symbol.index) {
             Some(_) => BaseSymbolKind::Replaceable,
             None if symbol.is_function() => BaseSymbolKind::Function,
             None if symbol.is_thread_local() => BaseSymbolKind::ThreadLocal,
+            None if self.tables().note.is_object_of_global(symbol.index, name.as_bytes()) => {
+                BaseSymbolKind::Global
+            }
             None => BaseSymbolKind::Data,
         };
         let signature = self.signature(symbol.index, name.as_bytes());

@@ -22,6 +22,9 @@ pub(crate) const PREFIX_LEN: usize = NOTE_HEADER + OWNER.len();
 /// The value of an index field that refers to nothing.
 #[cfg(feature = "write")]
 pub(crate) const NONE: u32 = u32::MAX;
+/// Instead of a signature: the export is the object of a global, in a saved heap.
+#[cfg_attr(not(any(feature = "load", feature = "write")), expect(dead_code, reason = "only layers ask it"))]
+pub(crate) const OBJECT_OF_GLOBAL: u32 = u32::MAX - 1;
 /// Kind of a slot that holds the address of a global.
 pub(crate) const SLOT_OF_GLOBAL: u32 = 0;
 /// Kind of a slot that holds the address of a symbol.
@@ -83,7 +86,7 @@ record! {
 
 record! {
     /// An export, in order of the dynamic symbols: its signature, an index into the signatures or
-    /// `u32::MAX`; and the GNU hash of its name, so that an export that a tool renamed or moved is
+    /// `u32::MAX`, or [`OBJECT_OF_GLOBAL`]; and the GNU hash of its name, so that an export that a tool renamed or moved is
     /// not taken for another.
     ExportRecord { signature: U32, hash: U32, }
 }

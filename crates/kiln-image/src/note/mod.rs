@@ -28,7 +28,7 @@ pub(crate) use format::{
     ReplacementRecord,
 };
 #[cfg(feature = "write")]
-pub(crate) use format::{ExportRecord, MAX_LEVELS, NONE, SumRecord, SymbolicRecord};
+pub(crate) use format::{ExportRecord, MAX_LEVELS, NONE, OBJECT_OF_GLOBAL, SumRecord, SymbolicRecord};
 pub use format::{FORMAT_VERSION, MAX_BASES};
 pub(crate) use format::{
     ID_LEN, PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span,

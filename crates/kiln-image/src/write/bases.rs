@@ -11,6 +11,13 @@ use crate::note::{
     ReplacementRecord,
 };
 
+/// Returns the number of a base's slot for a global; 0 if the base has the object itself, in a saved
+/// heap.
+fn place_of_global(base: &dyn Base, key: &str) -> Option<u32> {
+    let is_object = || base.find(key).is_some_and(|symbol| symbol.kind == BaseSymbolKind::Global);
+    base.slot_of_global(key).or_else(|| is_object().then_some(0))
+}
+
 /// The bases of an image, and the names that its modules share with them.
 pub(super) struct Bases<'a, 'b> {
     all: &'b [&'b dyn Base],
@@ -76,7 +83,7 @@ impl<'a, 'b> Bases<'a, 'b> {
                     (found.base, kind, signature, size)
                 }),
                 SlotKey::Global(key) => (0..).zip(self.all).find_map(|(base, image)| {
-                    Some((base, IMPORT_OF_GLOBAL, None, image.slot_of_global(key)?.into()))
+                    Some((base, IMPORT_OF_GLOBAL, None, place_of_global(*image, key)?.into()))
                 }),
                 SlotKey::Routine(_) => None,
             };

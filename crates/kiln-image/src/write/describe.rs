@@ -18,8 +18,8 @@ use super::relocations::Relocations;
 use super::section::FileSection;
 use crate::link::{Area, Fixups, Plan, PointerSource, SlotDetails};
 use crate::note::{
-    ExportRecord, NONE, NoteBuilder, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL,
-    SlotRecord, Span, SumRecord, SymbolicRecord, checksum, checksum_parallel,
+    ExportRecord, NONE, NoteBuilder, OBJECT_OF_GLOBAL, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE,
+    SLOT_OF_SYMBOL, SlotRecord, Span, SumRecord, SymbolicRecord, checksum, checksum_parallel,
 };
 use crate::read::DynamicContents;
 
@@ -65,7 +65,10 @@ pub(super) fn describe(
         note.slots.push(SlotRecord { key, kind, signature, user });
     }
     for (export, symbol) in symbols.exports.iter().zip(symbols.first_export()..) {
-        let signature = signatures.index(&mut note, export.signature);
+        let signature = match export.is_global {
+            true => U32::new(OBJECT_OF_GLOBAL),
+            false => signatures.index(&mut note, export.signature),
+        };
         note.exports.push(ExportRecord { signature, hash: U32::new(export.hash) });
         if let Some(offset) = export.slot.filter(|_| levels.may_replace(export.name)) {
             let (symbol, slot) = (U32::new(symbol), U64::new(offset));

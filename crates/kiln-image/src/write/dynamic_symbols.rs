@@ -34,6 +34,8 @@ pub(super) struct Export<'a> {
     /// `STT_*`.
     pub(super) kind: u8,
     pub(super) signature: Option<&'a str>,
+    /// Whether it is the object of a global, and the name the key.
+    pub(super) is_global: bool,
     pub(super) area: Area,
     pub(super) offset: u64,
     pub(super) size: u64,
@@ -105,6 +107,7 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
             name,
             kind: elf::STT_OBJECT,
             signature: None,
+            is_global: false,
             area: Area::Slots,
             offset: 0,
             size: 0,
@@ -124,7 +127,8 @@ impl<'p, 'a> DynamicSymbols<'p, 'a> {
                 };
                 let signature = definition.signature;
                 let slot = definition.indirection.and_then(|indirection| indirection.slot);
-                Export { kind, signature, area, offset, size, slot, ..export(definition.name) }
+                let is_global = definition.kind == SymbolKind::Global;
+                Export { kind, signature, is_global, area, offset, size, slot, ..export(definition.name) }
             })
             .collect();
         if plan.stored_slots() > 0 {
