@@ -1,5 +1,5 @@
-//! Names of what objects of a heap point at: functions and data of the session's modules, everything
-//! in its bases, and what the host binds.
+//! Names of what objects of a heap point at: functions and data of the session's modules,
+//! everything in its bases, and what the host binds.
 
 use std::collections::HashMap;
 use std::ops::Range;

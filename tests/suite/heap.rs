@@ -297,7 +297,7 @@ fn a_layer_takes_globals_of_the_heap_below_and_no_others() {
     session.save_image_with(&path, saving(&mut heap)).unwrap();
     let loaded = Loaded::open(&path, &OpenOptions::default(), &bindings()).unwrap();
     // `table` is data of a module. A global with this key is another thing, as within one image.
-    let session = Session::on(&[loaded.clone()], Target::host()).unwrap();
+    let session = Session::on(std::slice::from_ref(&loaded), Target::host()).unwrap();
     let own = 77i64;
     session.bind_global("table", (&raw const own).expose_provenance()).unwrap();
     let text = r#"

@@ -11,8 +11,8 @@ use crate::note::{
     ReplacementRecord,
 };
 
-/// Returns the number of a base's slot for a global; 0 if the base has the object itself, in a saved
-/// heap.
+/// Returns the number of a base's slot for a global; 0 if the base has the object itself, in a
+/// saved heap.
 fn place_of_global(base: &dyn Base, key: &str) -> Option<u32> {
     let is_object = || base.find(key).is_some_and(|symbol| symbol.kind == BaseSymbolKind::Global);
     base.slot_of_global(key).or_else(|| is_object().then_some(0))
