@@ -597,8 +597,8 @@ fn eight_are_joined(variable: &str, most: usize) {
     assert!(runs[1..8].iter().all(|run| run.submit(0, shards[0].clone())));
     let (answers, executed) = results(9);
     assert!(answers[&0] == answers[&8] && executed <= most, "{answers:?}");
-    // Real servers look for an equal action first, and note theirs later. So some of those that come
-    // at once are executed more than once, and all are answered.
+    // Real servers look for an equal action first, and note theirs later. So some of those that
+    // come at once are executed more than once, and all are answered.
     assert!(runs[..8].iter().all(|run| run.submit(1, shards[1].clone())));
     println!("{variable}: of 8 equal actions at once, {} were executed", results(8).1);
 }

@@ -343,8 +343,9 @@ fn s3() {
     let seen = Proxy::start(proxy.strip_prefix("http://").unwrap(), Cut::Never);
     let through = with("kiln", Some(format!("http://{}", seen.address())));
     let (store, log) = open(&through, writer());
-    assert_eq!((build_warm(&store, 0..12).0, store.traffic().faults), (12, 0), "{:?}", log.0);
-    assert!(build_cold(&store, 700..712), "{:?}", log.0);
+    assert_eq!(build_warm(&store, 0..12).0, 12, "{:?}", log.0);
+    // It ends a connection after each request, perhaps when the next one is on its way.
+    assert!(build_cold(&store, 700..712) && !log.has("Unavailable"), "{:?}", log.0);
     // Each request and each answer is a piece or more: records, contents.
     assert!(seen.pieces() > 2 * (24 + 36), "{}", seen.pieces());
     assert_eq!(build_warm(&open(&with("kiln", None), Policy::default()).0, 700..712).0, 12);
