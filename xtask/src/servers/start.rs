@@ -100,7 +100,7 @@ pub(super) const SERVERS: [Server; 7] = [
         variable: PROXY,
         program: "tinyproxy",
         args: |_, folder| ["-d", "-c", &format!("{folder}/{TINYPROXY}")].map(str::to_owned).into(),
-        file: Some((TINYPROXY, "Port PORT\nListen 127.0.0.1\nTimeout 600\nMaxClients 500\n")),
+        file: Some((TINYPROXY, "Port PORT\nListen 127.0.0.1\nTimeout 30\nMaxClients 500\n")),
         url: |port| format!("http://127.0.0.1:{port}"),
     },
 ];

@@ -26,7 +26,11 @@ pub(crate) struct HttpServer {
 
 impl HttpServer {
     pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_at("127.0.0.1:0")
+    }
+
+    pub(crate) fn start_at(address: &str) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let inside = Arc::new(Mutex::new(Inside::default()));
         let own = Arc::clone(&inside);

@@ -29,6 +29,17 @@ fn what_one_machine_stores_another_finds() {
     assert_eq!(*log.0.lock().unwrap(), [""; 0]);
 }
 
+#[test]
+fn an_address_of_ipv6() {
+    if TcpListener::bind("[::1]:0").is_err() {
+        return crate::servers::skipped("this machine has no IPv6");
+    }
+    let server = HttpServer::start_at("[::1]:0");
+    let (first, log) = open(&server.endpoint(&[]), writer());
+    assert!(server.address.contains("[::1]") && build_cold(&first, 0..4), "{:?}", log.0);
+    assert_eq!(build_warm(&open(&server.endpoint(&[]), Policy::default()).0, 0..4).0, 4);
+}
+
 /// Wrong credentials, a clock that differs from the server's, a full store, another region, a
 /// server that is broken.
 #[test]

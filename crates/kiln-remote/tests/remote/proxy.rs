@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// A fault of the connections through a proxy, in both directions and in all of them together.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub(crate) enum Cut {
     Alter(usize),
     /// A kilobyte passes in a second, byte by byte.
     Drip,
+    /// Everything passes after this time, as on a long line.
+    Late(Duration),
 }
 
 /// The numbers of what passed so far.
@@ -85,14 +87,37 @@ impl Proxy {
     }
 }
 
+/// Passes everything on after a time, however much is on its way.
+fn pump_late(mut from: TcpStream, mut to: TcpStream, time: Duration) {
+    let (send, receive) = std::sync::mpsc::channel::<(Instant, Vec<u8>)>();
+    std::thread::spawn(move || {
+        for (due, bytes) in receive {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            if to.write_all(&bytes).is_err() {
+                break;
+            }
+        }
+        let _ = to.shutdown(Shutdown::Both);
+    });
+    let mut bytes = [0; 4096];
+    while let Ok(len @ 1..) = from.read(&mut bytes) {
+        if send.send((Instant::now() + time, bytes[..len].to_vec())).is_err() {
+            break;
+        }
+    }
+}
+
 fn pump(mut from: TcpStream, mut to: TcpStream, cut: Cut, passed: &Passed) {
     let mut bytes = [0; 4096];
     let _ = to.set_nodelay(true);
+    if let Cut::Late(time) = cut {
+        return pump_late(from, to, time);
+    }
     while let Ok(len @ 1..) = from.read(&mut bytes) {
         let before = passed.bytes.fetch_add(len, Relaxed);
         let piece = passed.pieces.fetch_add(1, Relaxed);
         let (pass, ends) = match cut {
-            Cut::Never | Cut::Drip => (len, false),
+            Cut::Never | Cut::Drip | Cut::Late(_) => (len, false),
             Cut::Alter(place) => {
                 if let Some(byte) = place.checked_sub(before).and_then(|at| bytes[..len].get_mut(at)) {
                     *byte ^= 0x10;

@@ -60,6 +60,7 @@ fn shares(kind: &str, address: &str) {
     connections_fail(&|proxy| endpoint(kind, proxy), address);
     clients_are_killed(kind, address);
     many_build_at_once(kind, address);
+    a_long_line_is_used_well(kind, address);
     // What was cut off did no harm.
     let (third, log) = open(&own, Policy::default());
     assert_eq!(build_warm(&third, 0..12).0, 12, "{:?}", log.0);
@@ -157,6 +158,25 @@ fn many_build_at_once(kind: &str, address: &str) {
     };
     assert_eq!(run(500..506, true), 6);
     assert!((6..=48).contains(&run(600..606, false)));
+}
+
+/// A whole build's lookup takes two round trips, and its contents one for each megabyte.
+fn a_long_line_is_used_well(kind: &str, address: &str) {
+    let (first, log) = open(&endpoint(kind, address), writer());
+    assert!(build_cold(&first, 800..840), "{:?}", log.0);
+    let build = |late: Duration| {
+        let proxy = Proxy::start(address, Cut::Late(late));
+        let (second, log) = open(&endpoint(kind, &proxy.address()), Policy::default());
+        let (found, time) = build_warm(&second, 800..840);
+        assert_eq!((found, second.traffic().faults), (40, 0), "{:?}", log.0);
+        (time, second.traffic().received_bytes.div_ceil(1 << 20) as u32)
+    };
+    let (short, _) = build(Duration::ZERO);
+    let (long, megabytes) = build(Duration::from_millis(150));
+    // One more to make the connection, and one for what the machine needs.
+    let limit = Duration::from_millis(300) * (2 + megabytes + 2);
+    println!("{kind}: {megabytes} MB in {:.1} round trips", (long - short).as_secs_f64() / 0.3);
+    assert!(megabytes >= 3 && long < short + limit, "{short:?} {long:?} for {megabytes} MB");
 }
 
 /// The variable with the kind and the address of a server, in a process that is to be killed.
