@@ -24,8 +24,8 @@ fn check(folder: &Path, args: &[&str], script: &str) -> Result<(), Failure> {
 /// The prelude of the example, with less to do.
 fn prelude() -> String {
     let text = include_str!("../../examples/lists/prelude.txt");
-    assert!(text.contains("(primes-to 2000000 nil)"));
-    text.replace("2000000", "1000")
+    assert!(text.contains("(primes-to 3500000 nil)"));
+    text.replace("3500000", "1000")
 }
 
 pub(crate) fn goes_on_with_its_objects() -> Result<(), Failure> {
