@@ -245,6 +245,64 @@ fn a_session_goes_on_from_an_image() {
     assert_eq!((get(&image, "rate"), map(&image, "price", 4)), (10, 40));
 }
 
+unsafe extern "C" {
+    fn backtrace(frames: *mut *mut libc::c_void, count: libc::c_int) -> libc::c_int;
+}
+
+thread_local! {
+    /// The return addresses that were on the stack when [`look`] was called last.
+    static SEEN: std::cell::RefCell<Vec<u64>> = const { std::cell::RefCell::new(Vec::new()) };
+}
+
+extern "C" fn look() {
+    let mut frames = [std::ptr::null_mut(); 32];
+    // SAFETY: it fills the array.
+    let count = unsafe { backtrace(frames.as_mut_ptr(), 32) } as usize;
+    SEEN.set(frames[..count].iter().map(|frame| *frame as u64).collect());
+}
+
+/// A module whose function `name` calls `callee`.
+fn calls(name: &str, callee: &str) -> Module {
+    let text = format!(
+        "function %{name}() system_v {{
+            fn0 = %{callee}() system_v
+        block0:
+            call fn0()
+            return
+        }}"
+    );
+    module(name, &text)
+}
+
+#[test]
+fn a_walk_over_the_stack_goes_through_layers() {
+    let home = Home::new();
+    let mut bindings = Bindings::new();
+    bindings.bind_symbol("look", look as *const () as usize);
+    home.save_on("low.so", &[], |session| {
+        session.bind_symbol("look", look as *const () as usize).unwrap();
+        session.add(&[calls("low", "look")]).unwrap();
+    });
+    let low = Loaded::open(home.path("low.so"), &OpenOptions::default(), &bindings).unwrap();
+    home.save_on("high.so", &[low], |session| {
+        session.add(&[calls("high", "low")]).unwrap();
+    });
+    let high = Loaded::open(home.path("high.so"), &OpenOptions::default(), &bindings).unwrap();
+    let session = Session::on(std::slice::from_ref(&high), Target::host()).unwrap();
+    session.add(&[calls("top", "high")]).unwrap();
+    // SAFETY: the type is compared, and the session lives.
+    unsafe { session.function("top").unwrap().typed::<extern "C" fn()>() }.unwrap()();
+
+    let name_of = |frame: u64| Some(session.locate_call(frame as *const u8)?.location().name().to_owned());
+    let names: Vec<String> = SEEN.take().into_iter().filter_map(name_of).collect();
+    assert_eq!(names, ["low", "high", "top"]);
+    // An image knows its own code, and not that of its bases.
+    let [of_low, of_high] = ["low", "high"].map(|name| session.address(name).unwrap());
+    assert_eq!(high.locate(of_high).unwrap().name(), "high");
+    assert!(high.locate(of_low).is_none());
+    assert_eq!(high.bases()[0].locate(of_low).unwrap().name(), "low");
+}
+
 #[test]
 fn code_of_a_session_finds_thread_local_data_of_an_image() {
     let home = Home::new();
