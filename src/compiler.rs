@@ -12,6 +12,7 @@ mod compile_lazy;
 mod error;
 mod farm;
 mod generator;
+mod inline;
 mod keys;
 mod lazy;
 mod made;
@@ -26,7 +27,7 @@ use kiln_artifact::Artifact;
 use kiln_backend::{Built, Reuse, compile_all, compile_all_here, is_small};
 use kiln_cache::{Events, FunctionKey, Key, Recipe, Store};
 use kiln_farm::Farm;
-use kiln_ir::{Module, Target};
+use kiln_ir::{Inlining, Module, Target};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -50,6 +51,7 @@ pub struct Compiler {
     progress: Arc<dyn Fn() + Send + Sync>,
     cache: Cache,
     farm: Option<Arc<dyn Farm>>,
+    inlining: Option<Inlining>,
     /// The code generators made so far, for this target and ABI.
     generators: Arc<Generators>,
 }
@@ -76,8 +78,9 @@ impl Compiler {
     /// Creates a compiler for `target`.
     pub fn new(target: Target) -> Self {
         let (abi, cache, generators) = Default::default();
-        let farm = None;
-        Self { target, pool: Pool::global(), abi, progress: Arc::new(|| {}), cache, farm, generators }
+        let (farm, inlining) = (None, None);
+        let progress = Arc::new(|| {});
+        Self { target, pool: Pool::global(), abi, progress, cache, farm, inlining, generators }
     }
 
     /// Runs the work in `pool`, which was made in this process.
@@ -155,6 +158,21 @@ impl Compiler {
         self
     }
 
+    /// Inlines calls between the modules of a build, which must all be linked into one program: see
+    /// [`kiln_ir::inline()`] for what is inlined. Without this, nothing is.
+    ///
+    /// Keys then contain what was inlined: an edited function is compiled again, and so are the
+    /// functions into which it is inlined. To know those, a build needs the IR of all its modules:
+    /// [`Lazy`] modules are built all or, if none has changed, not at all. A session inlines within
+    /// the modules that one call adds, but not between those of
+    /// [`add_partly`](crate::Session::add_partly), of which some may fail, and not in tiers and in
+    /// what is compiled at its first call.
+    #[must_use]
+    pub fn inline(mut self, inlining: Inlining) -> Self {
+        self.inlining = Some(inlining);
+        self
+    }
+
     /// Returns the target.
     pub fn target(&self) -> &Target {
         &self.target
@@ -162,6 +180,7 @@ impl Compiler {
 
     /// Returns the recipe of `module`'s key, and the keys of its functions. Comparing the recipes
     /// of two keys shows in which fields the keys differ.
+    /// Nothing is inlined into it.
     ///
     /// # Errors
     ///
@@ -179,6 +198,9 @@ impl Compiler {
     ///
     /// [`CompilerError`], the same one whatever the number of threads.
     pub fn compile(&self, modules: &[Module]) -> Result<Compiled, CompilerError> {
+        if let Some(inlining) = self.inlining {
+            return self.compile_inlined(modules, inlining);
+        }
         let generators = self.generators(modules)?;
         if self.few(modules) {
             return self.compile_with(modules, &generators, true);
@@ -200,9 +222,9 @@ impl Compiler {
         lookups <= 1 && is_small(modules)
     }
 
-    /// Returns this compiler without its store, and without its farm.
+    /// Returns this compiler without its store, without its farm, and without inlining.
     pub(crate) fn without_store(&self) -> Self {
-        Self { cache: Cache::default(), farm: None, ..self.clone() }
+        Self { cache: Cache::default(), farm: None, inlining: None, ..self.clone() }
     }
 
     /// Returns the farm, unless everything is to be compiled here.

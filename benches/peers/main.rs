@@ -15,6 +15,8 @@
 //!   workload, so it is run once);
 //! - H: code tables: their size, building them with compiling, and looking places up;
 //! - I: code that reaches globals through slots, and code that contains their addresses;
+//! - J: a loop that calls small functions of other modules, inlined (once), and compiling with
+//!   inlining;
 //! - L: access to thread-local data with that of a library of gcc (once, too);
 //! - M: images with code for several levels of the processor, with images for one;
 //! - N: 10,000 to 1,000,000 functions: time and memory of each;
@@ -39,6 +41,7 @@ mod generate;
 mod globals;
 mod image;
 mod incremental;
+mod inlined;
 mod jit;
 mod layers;
 mod levels;
@@ -187,7 +190,7 @@ fn run(args: &PeersArgs) -> Result<bool, Failure> {
         }
         report.add(sessions::compare(&setup, scale, &workload)?);
     }
-    for workload in workloads.iter().filter(|_| "ABCDEFHMOP".chars().any(&wanted)) {
+    for workload in workloads.iter().filter(|_| "ABCDEFHJMOP".chars().any(&wanted)) {
         compare_workload(workload, &setup, folder.path(), &wanted, &mut report)?;
     }
     compare_others(args, &setup, folder.path(), &wanted, &mut report)?;
@@ -252,6 +255,9 @@ fn compare_workload(
     if wanted('F') {
         report.add(incremental::compare(workload, setup, &artifacts)?);
     }
+    if wanted('J') {
+        report.add(inlined::compiling(workload, setup)?);
+    }
     Ok(())
 }
 
@@ -269,6 +275,9 @@ fn compare_others(
     }
     if wanted('I') {
         globals::compare(setup, folder)?.into_iter().for_each(|comparison| report.add(comparison));
+    }
+    if wanted('J') {
+        report.add(inlined::compare(setup)?);
     }
     if wanted('H') {
         report.add(locate::long(setup)?);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use kiln_artifact::Artifact;
 use kiln_backend::{Built, CompileError, Job, compile, compile_all};
+use kiln_cache::Lineage;
 #[cfg(feature = "tracing")]
 use kiln_cache::Place;
 use kiln_farm::Farm;
@@ -26,10 +27,10 @@ use super::verify::{Samples, Verify};
 use super::{Compiled, Compiler};
 
 /// One module's part of the result.
-struct Done {
-    artifact: Artifact,
-    stats: Stats,
-    samples: Samples,
+pub(super) struct Done {
+    pub(super) artifact: Artifact,
+    pub(super) stats: Stats,
+    pub(super) samples: Samples,
 }
 
 /// The result of looking a module up.
@@ -56,8 +57,31 @@ struct Shared {
     many: bool,
 }
 
+/// Returns all results, or all errors.
+pub(super) fn all<T, E>(results: Vec<Result<T, E>>) -> Result<Vec<T>, Vec<E>> {
+    let (mut done, mut errors) = (Vec::with_capacity(results.len()), Vec::new());
+    for result in results {
+        match result {
+            Ok(result) => done.push(result),
+            Err(error) => errors.push(error),
+        }
+    }
+    if errors.is_empty() { Ok(done) } else { Err(errors) }
+}
+
+/// Joins the parts of a result.
+pub(super) fn join(done: Vec<Done>) -> Compiled {
+    let mut result = Compiled { artifacts: Vec::new(), stats: Stats::default(), samples: Samples::default() };
+    for Done { artifact, stats, samples } in done {
+        result.artifacts.push(artifact);
+        result.stats += stats;
+        result.samples.extend(samples);
+    }
+    result
+}
+
 /// Returns the result for a hit on a module whose IR is not built.
-fn unbuilt(hit: Hit) -> Done {
+pub(super) fn unbuilt(hit: Hit) -> Done {
     let Hit { entry, failed_writes, key: _, place: _ } = hit;
     let stats = Stats {
         reused_functions: entry.artifact.functions().len(),
@@ -93,12 +117,14 @@ impl Compiler {
     ///
     /// A list of at least one error, in the order of the modules.
     pub fn compile_lazy<E: Send>(&self, modules: Vec<Lazy<'_, E>>) -> Result<Compiled, Vec<LazyError<E>>> {
+        if let Some(inlining) = self.inlining {
+            return self.compile_lazy_inlined(modules, inlining);
+        }
         // If there are few modules, the functions of each are compiled in parallel as well.
         let many = modules.len() >= 4 * self.pool.threads();
-        let keys = self.target.isa(&ModuleSettings::default()).ok();
-        let keys = keys.map(|isa| Keys::new(&*isa, self.abi.clone()));
+        let keys = self.plain_keys();
         let shared = Shared { keys, many };
-        self.announce_lazy(&modules, &shared);
+        self.announce_lazy(&modules, shared.keys.as_ref());
         let work = || -> Vec<_> {
             let modules = modules.into_par_iter().enumerate().with_max_len(1);
             match self.farm_in_use() {
@@ -115,31 +141,26 @@ impl Compiler {
         };
         let done: Vec<Result<Done, LazyError<E>>> = self.install(work);
 
-        let mut result =
-            Compiled { artifacts: Vec::new(), stats: Stats::default(), samples: Samples::default() };
-        let mut errors = Vec::new();
-        for done in done {
-            match done {
-                Ok(Done { artifact, stats, samples }) => {
-                    result.artifacts.push(artifact);
-                    result.stats += stats;
-                    result.samples.extend(samples);
-                }
-                Err(error) => errors.push(error),
-            }
-        }
-        if errors.is_empty() { Ok(result) } else { Err(errors) }
+        Ok(join(all(done)?))
     }
 
-    /// Tells the store the lineages of all modules that have a client's key.
-    fn announce_lazy<E>(&self, modules: &[Lazy<'_, E>], shared: &Shared) {
+    /// Returns the keys of a code generator for modules without header lines.
+    pub(super) fn plain_keys(&self) -> Option<Keys> {
+        let isa = self.target.isa(&ModuleSettings::default()).ok()?;
+        Some(Keys::new(&*isa, self.abi.clone()))
+    }
+
+    /// Tells the store the lineages of all modules that have a client's key, and returns them.
+    pub(super) fn announce_lazy<E>(&self, modules: &[Lazy<'_, E>], keys: Option<&Keys>) -> Vec<Lineage> {
+        let Some(keys) = keys else { return Vec::new() };
         if self.cache.store.is_none() || self.cache.verify == Verify::All {
-            return;
+            return Vec::new();
         }
-        let Some(keys) = &shared.keys else { return };
         let client =
             |lazy: &Lazy<'_, E>| Some(keys.client(&self.cache.program, &lazy.name, lazy.key.as_ref()?));
-        self.cache.announce(&modules.iter().filter_map(client).collect::<Vec<_>>(), &[]);
+        let clients: Vec<Lineage> = modules.iter().filter_map(client).collect();
+        self.cache.announce(&clients, &[]);
+        clients
     }
 
     fn compile_one_lazy<E>(

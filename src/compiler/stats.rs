@@ -15,6 +15,10 @@ pub struct Stats {
     pub reused_modules: usize,
     /// The part of [`Stats::reused_modules`] whose IR was not built: see [`Lazy`](crate::Lazy).
     pub lazy_modules: usize,
+    /// Calls that were replaced by the function's code, in modules that were compiled or reused:
+    /// see [`Compiler::inline`](crate::Compiler::inline). Those in [`Stats::lazy_modules`] are not
+    /// counted.
+    pub inlined_calls: usize,
     /// Entries of the store that were there but could not be used.
     pub corrupt_entries: usize,
     /// Entries of the store that differed when their modules were compiled again: the store had
@@ -36,6 +40,7 @@ impl std::ops::AddAssign for Stats {
             reused_functions,
             reused_modules,
             lazy_modules,
+            inlined_calls,
             corrupt_entries,
             wrong_entries,
             wrong_keys,
@@ -47,6 +52,7 @@ impl std::ops::AddAssign for Stats {
         self.reused_functions += reused_functions;
         self.reused_modules += reused_modules;
         self.lazy_modules += lazy_modules;
+        self.inlined_calls += inlined_calls;
         self.corrupt_entries += corrupt_entries;
         self.wrong_entries += wrong_entries;
         self.wrong_keys += wrong_keys;

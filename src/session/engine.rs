@@ -208,7 +208,11 @@ impl Engine {
         if !diagnostics.is_empty() {
             return Err(SessionError::Check(diagnostics));
         }
-        let compiled = self.compiler.compile(modules)?;
+        let compiled = match linking {
+            // Calls that are inlined are not counted.
+            Linking::Tier(_) => self.compiler.without_inlining().compile(modules)?,
+            _ => self.compiler.compile(modules)?,
+        };
         let names: Vec<&str> = modules.iter().map(|module| &*module.name).collect();
         self.link_compiled(compiled, &names, linking)
     }

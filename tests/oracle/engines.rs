@@ -106,10 +106,21 @@ pub(crate) fn session(
     thunks: &mut Thunks,
     save_first: bool,
 ) -> Result<(Outcome, Vec<u8>), String> {
+    let compiler = kiln::Compiler::new(thunks.target.clone());
+    session_with(compiler, program, modules, thunks, save_first)
+}
+
+/// Does the same with this compiler.
+pub(crate) fn session_with(
+    compiler: kiln::Compiler,
+    program: &RandomProgram,
+    modules: &[Module],
+    thunks: &mut Thunks,
+    save_first: bool,
+) -> Result<(Outcome, Vec<u8>), String> {
     let text = |error: kiln::SessionError| error.to_string();
     let mut objects = Objects::new(&program.globals);
     let options = kiln::jit::JitOptions::default();
-    let compiler = kiln::Compiler::new(thunks.target.clone());
     let session = Session::with_compiler(compiler, options).map_err(text)?;
     for (key, _) in &program.globals {
         session.bind_global(key, objects.address(key)).unwrap();

@@ -5,7 +5,8 @@
 //! The programs survive writing and reading in every form (`forms`). Fingerprints change exactly
 //! with what they cover (`fingerprint`). Readers survive bytes that are nearly right (`readers`). A
 //! session and an image accept the same programs (`batches`), also when units are replaced and
-//! removed (`life`). Programs that were made leaner do the same (`lean`).
+//! removed (`life`). Programs that were made leaner do the same (`lean`), and those whose calls are
+//! inlined (`inline`).
 //! `KILN_CASES` and `KILN_SEED` choose the cases: see `cases`.
 
 mod batches;
@@ -15,6 +16,7 @@ mod engines;
 mod fingerprint;
 mod forms;
 mod growth;
+mod inline;
 mod lean;
 mod life;
 mod modules;

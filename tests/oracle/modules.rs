@@ -7,8 +7,8 @@ use std::sync::{Arc, LazyLock};
 use kiln::Compiler;
 use kiln::artifact::{Artifact, Table};
 use kiln::ir::{
-    Anchor, Code, Comment, Function, Linkage, MachineCode, Module, ModuleAnchor, ModuleComment, Setting,
-    Source, Symbol, SymbolId, SymbolKind, Target, TargetLine, parse,
+    Anchor, Code, Comment, Function, InlineHint, Linkage, MachineCode, Module, ModuleAnchor, ModuleComment,
+    Setting, Source, Symbol, SymbolId, SymbolKind, Target, TargetLine, parse,
 };
 use kiln_oracle::forms::only_printable_locations;
 use kiln_oracle::generate::{ProgramOptions, program};
@@ -104,6 +104,7 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
         module.functions.push(Function {
             symbol,
             code,
+            inline: InlineHint::BySize,
             line: 0,
             variables: Box::default(),
             comments: Default::default(),
@@ -111,6 +112,8 @@ fn decorate(module: &mut Module, number: usize, random: &mut Random) {
     }
     for function in &mut module.functions {
         let Some(ir) = function.ir() else { continue };
+        let hints = [InlineHint::BySize, InlineHint::Inline, InlineHint::Never];
+        function.inline = *random.choose(&hints);
         let trailing = seed_bit(&ir, 3);
         let mut comment = |anchor| {
             let text = *random.choose(&["; here", ";", "; \"} \u{e9}", ";; v1 -> v2"]);

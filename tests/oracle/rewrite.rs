@@ -76,11 +76,12 @@ fn is(item: &str, words: &[&str]) -> bool {
     words.iter().any(|word| item.starts_with(&format!("{word} ")))
 }
 
+/// The words before the keyword of an item: its linkage, and a hint for inlining.
+const PREFIXES: [&str; 7] = ["export", "hidden", "local", "preemptible", "replaceable", "inline", "noinline"];
+
 /// Whether an item is a function or machine code.
 fn is_code(item: &str) -> bool {
-    let keyword = item
-        .split(' ')
-        .find(|word| !["export", "hidden", "local", "preemptible", "replaceable"].contains(word));
+    let keyword = item.split(' ').find(|word| !PREFIXES.contains(word));
     keyword.is_some_and(|word| word == "function" || word == "code")
 }
 

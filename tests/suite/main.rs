@@ -10,6 +10,7 @@ mod faults;
 mod forked;
 mod heap;
 mod hosts;
+mod inline;
 mod last_build;
 mod layers;
 mod limits;

@@ -3,10 +3,12 @@
 
 #[path = "../../crates/kiln-image/examples/collector_image/heap.rs"]
 mod heap;
+mod inlined;
 
 use kiln::globals::{Bindings, GlobalTable};
 use kiln::image::{FunctionPointer, Image, ImageOptions, Loaded, bind_function, write_image};
-use kiln::ir::{Source, Target, parse};
+use kiln::ir::{Module, Source, Target, parse};
+use kiln::jit::JitOptions;
 use kiln::trap::{Backtrace, Caught, Exception, Trap, TrapCode, call, call_and_catch, throw};
 use kiln::{Compiler, Session};
 
@@ -115,16 +117,21 @@ fn both(text: &str, check: impl Fn(&Code)) {
 fn both_of(source: Source, check: impl Fn(&Code)) {
     let target = Target::host();
     let module = parse(source.into(), &target).unwrap();
-    let session = Session::new(target.clone()).unwrap();
+    both_with(&Compiler::new(target), &[module], check);
+}
+
+/// Runs `check` with the code that `compiler` makes of `modules`.
+fn both_with(compiler: &Compiler, modules: &[Module], check: impl Fn(&Code)) {
+    let session = Session::with_compiler(compiler.clone(), JitOptions::default()).unwrap();
     session.bind_function("host", host as Unary).unwrap();
     session.bind_function("allocate", heap::allocate as extern "C" fn() -> i64).unwrap();
-    session.add(std::slice::from_ref(&module)).unwrap();
+    session.add(modules).unwrap();
     session.catch_traps().unwrap();
     // Twice is once.
     session.catch_traps().unwrap();
     check(&Code::Memory(session));
 
-    let artifacts = Compiler::new(target).compile(&[module]).unwrap().artifacts;
+    let artifacts = compiler.compile(modules).unwrap().artifacts;
     let bytes = write_image(&artifacts, &GlobalTable::new(), &ImageOptions::default()).unwrap();
     let mut bindings = Bindings::new();
     bind_function(&mut bindings, "host", host as Unary);

@@ -39,7 +39,7 @@ use self::sign::SignedArgs;
 use self::stats::{CacheStats, Stats, Times};
 use self::timings::Recorder;
 use self::watch::Watch;
-use crate::input::{self, Globals, InputFile, Level};
+use crate::input::{self, Globals, InlineArgs, InputFile, Level};
 use crate::output::{Failure, Format, Outcome, count, print_json, progress};
 
 /// Compile modules of Cranelift IR in parallel and link them into one image.
@@ -68,6 +68,7 @@ use crate::output::{Failure, Format, Outcome, count, print_json, progress};
   cargo xtask build lib --soname libx.so.1 --needed libm.so.6 --export-list names.txt -o libx.so.1
   cargo xtask build -g program.clif -o program.so
   cargo xtask build lib --split-debug lib.so.debug -o lib.so
+  cargo xtask build lib --inline --gc -o lib.so
   cargo xtask build lib --gc --fold --order profile.txt -o lib.so
   cargo xtask build lib --root main --why-kept helper -o lib.so
   cargo xtask build lib --cpus x86-64-v2,x86-64-v3 -o lib.so
@@ -98,11 +99,13 @@ pub(crate) struct BuildArgs {
     /// loader writes into code. Which is better depends on the program: see ARCHITECTURE.md
     #[arg(long, value_enum, default_value_t = Globals::Slots, value_name = "HOW")]
     globals: Globals,
+    #[command(flatten)]
+    inline: InlineArgs,
     /// Number of threads [default: one per core]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     threads: Option<u16>,
     /// Reuse code of unchanged modules and functions from this folder, and keep new code there. A
-    /// file that was built before is not even parsed
+    /// file that was built before is not even parsed; with --inline, if no other file changed
     #[arg(long, value_name = "DIR")]
     cache: Option<PathBuf>,
     /// Compile everything, and compare it with the cache's entries before any of them is used
@@ -188,7 +191,7 @@ pub(crate) fn main(args: &BuildArgs) -> Outcome {
         if let Some(farm) = &farm {
             compiler = compiler.farm(farm.machines());
         }
-        if args.cache_verify { compiler.verify(Verify::All) } else { compiler }
+        args.inline.apply(if args.cache_verify { compiler.verify(Verify::All) } else { compiler })
     };
     let compilers: Vec<Compiler> = cpus.targets.iter().map(settings).collect();
     let (inputs, results) = compile(&files, &cpus.targets, &compilers, store.is_some())?;

@@ -100,6 +100,8 @@ pub(crate) fn ci(_: &CiArgs) -> Outcome {
         ("run as an image in memory", run(&["--image-codegen"])),
         ("run interpreted", run(&["--via", "interpreter"])),
         ("run split", run(&["--split-modules"])),
+        ("run inlined", run(&["--inline=100"])),
+        ("run split and inlined from an image", run(&["--inline=100", "--split-modules", "--via", "image"])),
         ("run direct", run(&["--globals", "direct", "--split-modules"])),
         ("run direct from an image", run(&["--globals", "direct", "--split-modules", "--via", "image"])),
         // The fuzz targets are a workspace of their own, which shares the target folder.

@@ -51,7 +51,7 @@ use self::numbering::Numbering;
 use self::pending::{PendingCode, PendingData, declared, of_key};
 use crate::comments::Comments;
 use crate::data::{DataAddress, DataObject};
-use crate::function::Function;
+use crate::function::{Code, Function, InlineHint};
 use crate::ids::ClientIds;
 use crate::lines::{FileId, LineError, LineTable, SourceFile};
 use crate::module::Module;
@@ -101,6 +101,7 @@ pub struct ModuleBuilder {
     functions: IndexMap<FuncId, PendingCode>,
     data: IndexMap<DataId, PendingData>,
     replaceable: HashSet<FuncId>,
+    hints: HashMap<FuncId, InlineHint>,
     lines: LineTable,
     variables: HashMap<FuncId, Box<[Variable]>>,
     encoder: BuildEncoder,
@@ -131,6 +132,7 @@ impl ModuleBuilder {
             functions: IndexMap::new(),
             data: IndexMap::new(),
             replaceable: HashSet::new(),
+            hints: HashMap::new(),
             lines: LineTable::default(),
             variables: HashMap::new(),
             encoder: BuildEncoder::default(),
@@ -170,6 +172,20 @@ impl ModuleBuilder {
             return Err(BuildError::Replaceable(declaration.linkage_name(function).into()));
         }
         self.replaceable.insert(function);
+        Ok(())
+    }
+
+    /// Says whether calls of a function that this module defines may be inlined, if the program is
+    /// compiled with inlining. Order does not matter: the function may be defined before or after.
+    ///
+    /// # Errors
+    ///
+    /// [`BuildError::Undeclared`] if the function is not declared.
+    pub fn set_inline(&mut self, function: FuncId, hint: InlineHint) -> Result<(), BuildError> {
+        if declared(self.declarations.all(), 0, function.as_u32()).is_none() {
+            return Err(BuildError::Undeclared { referrer: function.to_string().into() });
+        }
+        self.hints.insert(function, hint);
         Ok(())
     }
 
@@ -343,7 +359,9 @@ impl ModuleBuilder {
         for ((id, pending), symbol) in functions.into_iter().zip(symbols) {
             let code = pending.finish(&numbers);
             let variables = self.variables.remove(&id).unwrap_or_default();
-            module.functions.push(Function { symbol, code, line: 0, variables, comments: Comments::new() });
+            let hint = self.hints.remove(&id).filter(|_| matches!(code, Code::Ir(_)));
+            let (inline, comments) = (hint.unwrap_or_default(), Comments::new());
+            module.functions.push(Function { symbol, code, inline, line: 0, variables, comments });
         }
         for ((id, pending), symbol) in data.into_iter().zip(data_symbols) {
             let PendingData { align, init, section, addresses } = pending;

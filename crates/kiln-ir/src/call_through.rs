@@ -10,8 +10,8 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 
 use crate::body::Body;
 use crate::{
-    ClientIds, Code, Comments, Function, LineTable, Linkage, Module, ModuleSettings, Symbol, SymbolId,
-    SymbolKind,
+    ClientIds, Code, Comments, Function, InlineHint, LineTable, Linkage, Module, ModuleSettings, Symbol,
+    SymbolId, SymbolKind,
 };
 
 /// A function that a stand-in is made for.
@@ -64,6 +64,7 @@ pub fn call_through(
         functions.push(Function {
             symbol,
             code: Code::Ir(body),
+            inline: InlineHint::Never,
             line: 0,
             variables: Box::default(),
             comments: Comments::new(),

@@ -36,6 +36,7 @@ use crate::symbol::Linkage;
 /// - names of symbols that no other module sees;
 /// - a function's own name and linkage, names of its variables, and what its source locations stand
 ///   for, for the fingerprint of a function;
+/// - whether a function may be inlined elsewhere;
 /// - the module's name, its text, lines, comments, `test` and `feature` lines;
 /// - the target of the build, and its settings.
 ///
@@ -113,7 +114,7 @@ impl Module {
     ///
     /// If `function` belongs to another module and refers to a symbol that is out of range here.
     pub fn function_fingerprint(&self, function: &Function) -> Fingerprint {
-        let Function { symbol: _, code, line: _, variables: _, comments: _ } = function;
+        let Function { symbol: _, code, inline: _, line: _, variables: _, comments: _ } = function;
         written(|out| {
             out.raw(FUNCTION);
             write::code_settings(out, &self.settings);

@@ -15,6 +15,8 @@ pub struct Function {
     pub symbol: SymbolId,
     /// Its code.
     pub code: Code,
+    /// Whether it may be inlined. It does not affect the function's own code.
+    pub inline: InlineHint,
     /// The line of the `function` keyword; 0 if the module was not read from text.
     pub line: u32,
     /// Names for labels of its values, in order of the labels. They do not affect code.
@@ -42,6 +44,19 @@ impl Function {
     pub fn run_lines(&self) -> impl Iterator<Item = RunLine<'_>> {
         self.comments.iter().filter_map(|comment| comment.run_line())
     }
+}
+
+/// Says whether calls of a function may be replaced by its code, where inlining is switched on:
+/// see [`inline`](crate::inline()).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum InlineHint {
+    /// If it is small.
+    #[default]
+    BySize,
+    /// Also if it is not small, and where the call is cold: `inline` in the text.
+    Inline,
+    /// Never: `noinline` in the text.
+    Never,
 }
 
 /// The code of a function.

@@ -27,7 +27,7 @@ use self::quote::quoted;
 use self::uses::DeclaredTypes;
 use crate::comments::{Anchor, Comments, ModuleAnchor};
 use crate::data::Init;
-use crate::function::{Code, Function};
+use crate::function::{Code, Function, InlineHint};
 use crate::item_order::{self, ItemKind, PrintedItem};
 use crate::limits::{FREE_DATA, MAX_DATA, MAX_ZEROS};
 use crate::module::Module;
@@ -271,6 +271,11 @@ impl ModulePrinter<'_> {
             }
             (_, Some(ir)) => function::debug(ir, name, variables, &mut out).and_then(|()| {
                 self.linkage(symbol, &mut out);
+                out.push_str(match function.inline {
+                    InlineHint::BySize => "",
+                    InlineHint::Inline => "inline ",
+                    InlineHint::Never => "noinline ",
+                });
                 let comments = &function.comments;
                 function::write(ir, self.names, symbol, comments, &mut out)?;
                 if too_many(&out).is_none() {

@@ -72,6 +72,18 @@ impl ModuleSettings {
         self.directives.iter().filter_map(|line| line.strip_prefix("test ")?.split(' ').next())
     }
 
+    /// Tells whether modules with these lines get the same code from the same functions: they have
+    /// the same settings, in the same order.
+    pub(crate) fn same_code(&self, other: &Self) -> bool {
+        let list = |settings: &[Setting]| -> Vec<_> {
+            settings.iter().map(|setting| (setting.name.clone(), setting.value.clone())).collect()
+        };
+        let targets = |settings: &Self| -> Vec<_> {
+            settings.targets.iter().map(|line| (line.triple.clone(), list(&line.settings))).collect()
+        };
+        list(&self.shared) == list(&other.shared) && targets(self) == targets(other)
+    }
+
     /// Tells whether the module may be compiled for `triple`: it has no `target` line, or a line
     /// for that architecture.
     pub fn allows(&self, triple: &Triple) -> bool {

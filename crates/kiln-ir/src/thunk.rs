@@ -12,7 +12,7 @@ use cranelift_codegen::isa::{CallConv, TargetIsa};
 
 use crate::body::Body;
 use crate::comments::Comments;
-use crate::function::{Code, Function};
+use crate::function::{Code, Function, InlineHint};
 use crate::ids::ClientIds;
 use crate::lines::LineTable;
 use crate::module::Module;
@@ -74,6 +74,7 @@ pub fn entry_thunk(
         functions: vec![Function {
             symbol: SymbolId::from_u32(0),
             code: Code::Ir(body),
+            inline: InlineHint::Never,
             line: 0,
             variables: Box::default(),
             comments: Comments::new(),

@@ -10,8 +10,8 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use kiln_ir::{
-    Body, Code, Comment, DataObject, Function, Module, ModuleComment, Modules, Setting, Source, Symbol,
-    Target, parse, print,
+    Body, Code, Comment, DataObject, Function, InlineHint, Module, ModuleComment, Modules, Setting, Source,
+    Symbol, Target, parse, print,
 };
 
 /// Returns everything in a module except its name, source and lines, as text.
@@ -26,11 +26,14 @@ pub fn content(module: &Module) -> String {
     for Symbol { name, kind, linkage, signature, line: _ } in symbols {
         let _ = writeln!(out, "{name:?} {kind:?} {linkage:?} {signature:?}");
     }
-    for Function { symbol, code, line: _, variables, comments } in functions {
+    for Function { symbol, code, inline, line: _, variables, comments } in functions {
         let _ = match code {
             Code::Ir(body) => writeln!(out, "{symbol:?} {body:?} {:?}", body.as_bytes()),
             Code::Machine(code) => writeln!(out, "{symbol:?} {code:?}"),
         };
+        if *inline != InlineHint::BySize {
+            let _ = writeln!(out, "{inline:?}");
+        }
         if !variables.is_empty() {
             let _ = writeln!(out, "{variables:?}");
         }

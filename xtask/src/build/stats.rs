@@ -21,6 +21,8 @@ pub(super) struct Stats {
     reused_functions: usize,
     reused_modules: usize,
     lazy_modules: usize,
+    /// Calls that were inlined into the modules that were read.
+    inlined_calls: usize,
     cache: CacheStats,
     dropped_functions: usize,
     dropped_data: usize,
@@ -158,6 +160,7 @@ impl Stats {
             reused_functions: compiled.reused_functions,
             reused_modules: compiled.reused_modules,
             lazy_modules: compiled.lazy_modules,
+            inlined_calls: compiled.inlined_calls,
             cache,
             dropped_functions: lean.dropped_functions.0,
             dropped_data: lean.dropped_data.0,

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use kiln::Compiler;
 use kiln::globals::GlobalAccess;
 use kiln::image::{Image, LoadError, Profiler as Kind};
-use kiln::ir::{OptLevel, Target};
+use kiln::ir::{Inlining, OptLevel, Target};
 
 use crate::output::Failure;
 
@@ -44,6 +45,25 @@ impl From<Globals> for GlobalAccess {
         match globals {
             Globals::Slots => Self::Slots,
             Globals::Direct => Self::Direct,
+        }
+    }
+}
+
+/// Which calls are inlined.
+#[derive(clap::Args, Clone, Copy)]
+pub(crate) struct InlineArgs {
+    /// Inline calls of functions with up to N instructions, also of other files, and those with the
+    /// hint `inline` [N if left out: 20]
+    #[arg(long, value_name = "N", num_args = 0..=1, require_equals = true, default_missing_value = "20")]
+    inline: Option<u32>,
+}
+
+impl InlineArgs {
+    /// Tells the compiler what to inline.
+    pub(crate) fn apply(self, compiler: Compiler) -> Compiler {
+        match self.inline {
+            Some(size) => compiler.inline(Inlining::of_size(size)),
+            None => compiler,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::input::{Globals, Profiler};
+use crate::input::{Globals, InlineArgs, Profiler};
 use crate::output::Format;
 
 /// Execute every `; run:` line of `.clif` and `.kir` files on this machine.
@@ -28,6 +28,7 @@ use crate::output::Format;
 #[command(after_help = "Examples:
   cargo xtask run examples/clif
   cargo xtask run main.clif library.clif --via image
+  cargo xtask run examples/clif --inline
   cargo xtask run tests/clif --split-modules --threads 1
   compiler | cargo xtask run - --timeout 5
   perf record -g target/release/kiln run main.clif --profiler perf && perf report
@@ -47,6 +48,8 @@ pub(crate) struct RunArgs {
     /// How code reaches globals, functions of the host and other modules
     #[arg(long, value_enum, default_value_t = Globals::Slots, value_name = "HOW")]
     pub(super) globals: Globals,
+    #[command(flatten)]
+    pub(super) inline: InlineArgs,
     /// Put every function and every data object in a module of its own
     #[arg(long)]
     pub(super) split_modules: bool,

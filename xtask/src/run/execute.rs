@@ -52,7 +52,7 @@ pub(super) fn compiled(
     };
     if !have_run_lines(roots) {
         // The file is linked by itself. Its imports need no definition, since nothing is called.
-        return match image_of(target, &modules) {
+        return match image_of(args, target, &modules) {
             Ok(_) => Verdict::Compiled,
             Err(reason) => failed(reason),
         };
@@ -63,13 +63,13 @@ pub(super) fn compiled(
         return failed(text(&missing));
     }
     match (args.via, args.image_codegen) {
-        (Via::Image, _) => match image_of(target, &modules) {
+        (Via::Image, _) => match image_of(args, target, &modules) {
             Ok(image) => in_another_process(args, &image, path, numbers),
             Err(reason) => failed(reason),
         },
         (_, true) => {
             let objects = Objects::default();
-            let image = image_of(target, &modules);
+            let image = image_of(args, target, &modules);
             match image.and_then(|bytes| super::image::load_bytes(&bytes, &objects, args.profiler)) {
                 Ok(loaded) => super::image::execute(&loaded, roots, target, &mut Event::send),
                 Err(reason) => failed(reason),
@@ -90,7 +90,7 @@ fn session(args: &RunArgs, target: &Target) -> Result<Session, SessionError> {
         None
     };
     let options = JitOptions { memory, profiler, ..JitOptions::default() };
-    Session::with_compiler(Compiler::new(target.clone()), options)
+    Session::with_compiler(args.inline.apply(Compiler::new(target.clone())), options)
 }
 
 /// Executes the run lines of `roots` in this process.
@@ -144,12 +144,12 @@ fn not_linked(errors: &[LinkError], modules: &[Module]) -> String {
 }
 
 /// Links modules to an image, without linking them in memory.
-fn image_of(target: &Target, modules: &[Module]) -> Result<Vec<u8>, String> {
+fn image_of(args: &RunArgs, target: &Target, modules: &[Module]) -> Result<Vec<u8>, String> {
     let faults = kiln::ir::check_program(&modules.iter().collect::<Vec<_>>());
     if !faults.is_empty() {
         return Err(text(&faults));
     }
-    let compiled = Compiler::new(target.clone()).compile(modules);
+    let compiled = args.inline.apply(Compiler::new(target.clone())).compile(modules);
     let artifacts = compiled.map_err(|error| not_compiled(&error))?.artifacts;
     let mut globals = GlobalTable::new();
     for key in modules.iter().flat_map(Module::globals) {

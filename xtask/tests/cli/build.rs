@@ -57,6 +57,7 @@ fn stats_have_the_documented_keys() {
         "reused_functions",
         "reused_modules",
         "lazy_modules",
+        "inlined_calls",
         "cache",
         "dropped_functions",
         "dropped_data",
@@ -82,6 +83,32 @@ fn stats_have_the_documented_keys() {
     let total = stats["seconds"]["total"].as_f64().unwrap();
     let parts = ["compile", "link", "write"].map(|part| stats["seconds"][part].as_f64().unwrap());
     assert!((parts.iter().sum::<f64>() - total).abs() < 1e-6, "{stats}");
+}
+
+#[test]
+fn inlined_calls_are_counted_and_kept_in_the_cache() {
+    let dir = program();
+    let build = |more: &[&str]| {
+        let args =
+            ["build", "a.clif", "b.clif", "c.clif", "-o", "p.so", "--cache", "kept", "--format", "json"];
+        stats(dir.xtask(&[&args[..], more].concat()))
+    };
+    let numbers = |stats: &Value| {
+        ["inlined_calls", "compiled_functions", "lazy_modules"].map(|key| stats[key].as_u64().unwrap())
+    };
+    assert_eq!(numbers(&build(&["--inline"])), [1, 3, 0]);
+    let image = dir.read("p.so");
+    assert_eq!(numbers(&build(&["--inline=20", "--threads", "1"])), [0, 0, 3]);
+    assert!(image == dir.read("p.so"), "a warm cache changes the image");
+    // `second` and the function into which it is inlined.
+    dir.write("b.clif", adder("second", 6));
+    assert_eq!(numbers(&build(&["--inline"])), [1, 2, 0]);
+    assert_eq!(numbers(&build(&["--inline", "--cache-verify"])), [1, 3, 0]);
+    // Without, nothing of this is taken, and with another size only what is the same. It is too
+    // small for a function of 3 instructions.
+    assert_eq!(numbers(&build(&["--inline=2"])), [0, 1, 0]);
+    assert_eq!(numbers(&build(&[])), [0, 0, 0]);
+    dir.xtask(&["build", "a.clif", "-o", "p.so", "--inline=many"]).code(2);
 }
 
 #[test]

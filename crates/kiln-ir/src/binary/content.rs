@@ -4,7 +4,7 @@ use crate::body::wire::{ByteReader, DecodeResult};
 use crate::body::{Body, CheckScratch};
 use crate::comments::Comments;
 use crate::data::{DataAddress, DataObject, Init, MAX_ALIGN};
-use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, InlineHint, MachineCode};
 use crate::limits::MAX_ZEROS;
 use crate::relocs;
 use crate::symbol::{Linkage, Symbol, SymbolId, SymbolKind};
@@ -97,7 +97,8 @@ impl<'b> ContentReader<'b> {
         if !fits {
             return Err(content.error("a function whose type is not that of its symbol"));
         }
-        Ok(Function { symbol, code, line: 0, variables: Box::default(), comments: Comments::new() })
+        let (inline, variables, comments) = (InlineHint::BySize, Box::default(), Comments::new());
+        Ok(Function { symbol, code, inline, line: 0, variables, comments })
     }
 
     fn body(&mut self, content: &mut ByteReader<'_>) -> DecodeResult<Body> {

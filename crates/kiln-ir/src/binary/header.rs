@@ -3,7 +3,7 @@
 use super::error::BinaryError;
 
 pub(super) const MAGIC: &[u8; 8] = b"KilnIR\0\0";
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 pub(super) const HEADER: usize = 64;
 
 /// Returns the checksum of a whole module, computed without the bytes of the checksum itself.

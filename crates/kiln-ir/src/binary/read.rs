@@ -10,7 +10,7 @@ use super::notes::{comments, module_comment, module_settings};
 use super::write::code_settings;
 use crate::body::wire::{ByteReader, ByteWriter, DecodeResult};
 use crate::data::DataObject;
-use crate::function::{Code, CodeTarget, Function};
+use crate::function::{Code, CodeTarget, Function, InlineHint};
 use crate::ids::ClientIds;
 use crate::module::Module;
 use crate::symbol::{Linkage, SymbolId, SymbolKind};
@@ -77,6 +77,13 @@ pub(super) fn module(mut content: ByteReader<'_>, mut notes: ByteReader<'_>) -> 
     }
     drop(names);
     for function in &mut functions {
+        function.inline = match notes.byte()? {
+            0 => InlineHint::BySize,
+            // Machine code is never inlined, and the text has no hint for it.
+            1 if function.body().is_some() => InlineHint::Inline,
+            2 if function.body().is_some() => InlineHint::Never,
+            _ => return Err(notes.error("not a hint for inlining")),
+        };
         function.line = notes.u32()?;
         function.comments = comments(&mut notes, function.line)?;
     }

@@ -131,12 +131,12 @@ fn what_is_no_module_is_said_to_be_none() {
     assert_eq!(fault(b"Kiln"), "byte 0: the file ends inside of a module");
     let mut other = bytes.clone();
     other[8] = 9;
-    let own = format!("version 3 with Cranelift {}", cranelift_codegen::VERSION);
+    let own = format!("version 4 with Cranelift {}", cranelift_codegen::VERSION);
     assert_eq!(fault(&other), format!("byte 0: written by version 9, and this is {own}"));
     let mut other = bytes.clone();
     other[HEADER] = b'9';
     refresh(&mut other);
-    assert!(fault(&other).starts_with("byte 0: written by version 3 with Cranelift 9"), "{}", fault(&other));
+    assert!(fault(&other).starts_with("byte 0: written by version 4 with Cranelift 9"), "{}", fault(&other));
     let mut huge = bytes;
     huge[16..24].copy_from_slice(&u64::MAX.to_le_bytes());
     assert_eq!(fault(&huge), "byte 0: the file ends inside of a module");

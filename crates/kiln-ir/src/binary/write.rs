@@ -9,7 +9,7 @@ use cranelift_codegen::ir::LibCall;
 use crate::body::wire::{ByteWriter, zigzag};
 use crate::comments::{Anchor, Comment, Comments, ModuleAnchor, ModuleComment};
 use crate::data::{DataAddress, DataObject, Init};
-use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, InlineHint, MachineCode};
 use crate::module::Module;
 use crate::relocs;
 use crate::settings::{ModuleSettings, Setting, TargetLine, is_fixed};
@@ -26,7 +26,7 @@ pub(crate) fn content(module: &Module, out: &mut ByteWriter, flush: &mut dyn FnM
         self::symbol(out, symbol);
     }
     out.count(functions.len());
-    for Function { symbol, code, line: _, variables: _, comments: _ } in functions {
+    for Function { symbol, code, inline: _, line: _, variables: _, comments: _ } in functions {
         out.uint(u64::from(symbol.as_u32()));
         self::code(out, code, |out, id| out.uint(u64::from(id.as_u32())));
         flush(out);
@@ -154,8 +154,8 @@ pub(crate) fn code_settings(out: &mut ByteWriter, settings: &ModuleSettings) {
     }
 }
 
-/// Writes the notes: the module's name, names that no other module sees, line numbers, comments,
-/// and all header lines.
+/// Writes the notes: the module's name, names that no other module sees, line numbers, hints,
+/// comments, and all header lines.
 pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
     let Module { name, source: _, settings, symbols, functions, data, lines: _, comments, ids: _ } = module;
     out.str(name);
@@ -177,7 +177,12 @@ pub(super) fn notes(module: &Module, out: &mut ByteWriter) {
         }
         out.uint(u64::from(*line));
     }
-    for Function { symbol: _, code: _, line, variables: _, comments } in functions {
+    for Function { symbol: _, code: _, inline, line, variables: _, comments } in functions {
+        out.byte(match inline {
+            InlineHint::BySize => 0,
+            InlineHint::Inline => 1,
+            InlineHint::Never => 2,
+        });
         out.uint(u64::from(*line));
         self::comments(out, comments, *line);
     }

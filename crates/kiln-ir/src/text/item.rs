@@ -6,6 +6,7 @@ use cranelift_codegen::binemit::Reloc;
 use cranelift_codegen::ir::{LibCall, RelSourceLoc, Signature, SourceLoc, ValueLabelStart};
 
 use crate::data::Init;
+use crate::function::InlineHint;
 use crate::lines::SourceFile;
 use crate::symbol::{Linkage, SymbolKind};
 use crate::variables::Variable;
@@ -45,6 +46,7 @@ pub(super) struct ItemRange {
 /// The text of a function.
 pub(super) struct FunctionItem<'t> {
     pub(super) linkage: Linkage,
+    pub(super) inline: InlineHint,
     /// The position of the `function` keyword.
     pub(super) start: usize,
     /// The line of the `function` keyword.

@@ -7,14 +7,14 @@ use cranelift_codegen::ir::entities::AnyEntity;
 
 use super::comments::Owner;
 use super::draft::FunctionDraft;
-use super::item::{CodeItem, DataItem, Item, RelocTarget};
+use super::item::{CodeItem, DataItem, FunctionItem, Item, RelocTarget};
 use super::locate::Locator;
 use super::symbols::{Meaning, SymbolTable};
 use crate::body::Body;
 use crate::comments::Comments;
 use crate::data::{DataAddress, DataObject};
 use crate::diagnostic::{Diagnostic, DiagnosticKind};
-use crate::function::{Code, CodeReloc, CodeTarget, Function, MachineCode};
+use crate::function::{Code, CodeReloc, CodeTarget, Function, InlineHint, MachineCode};
 use crate::location::Location;
 use crate::module::Module;
 use crate::names::{external_name, function_name, written};
@@ -186,7 +186,8 @@ fn number_function(
         Ok(encoded) => {
             let code = Code::Ir(Body::of(encoded, references));
             let FunctionDraft { variables, comments, .. } = draft;
-            Some(Function { symbol, code, line: locator.item.line, variables, comments })
+            let FunctionItem { inline, line, .. } = *locator.item;
+            Some(Function { symbol, code, inline, line, variables, comments })
         }
         // A function that was verified has no such fault, or too many values.
         Err(error) => {
@@ -234,6 +235,7 @@ fn number_code(item: &CodeItem<'_>, symbols: &mut SymbolTable<'_>) -> Function {
     Function {
         symbol,
         code: Code::Machine(code),
+        inline: InlineHint::BySize,
         line: item.line,
         variables: Box::default(),
         comments: Comments::new(),

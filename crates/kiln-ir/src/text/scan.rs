@@ -17,6 +17,7 @@ use super::cursor::{Cursor, Token};
 use super::item::{FunctionItem, Item, ItemRange};
 use super::{code, data, debug, items, lines};
 use crate::diagnostic::Diagnostic;
+use crate::function::InlineHint;
 use crate::settings::{ModuleSettings, Setting, TargetLine};
 use crate::symbol::Linkage;
 
@@ -39,7 +40,7 @@ pub(super) struct ScannedFile<'t> {
 }
 
 /// First words of header lines, and of items that may have a linkage.
-const FIRST: [&str; 12] = [
+const FIRST: [&str; 14] = [
     "function",
     "data",
     "code",
@@ -48,6 +49,8 @@ const FIRST: [&str; 12] = [
     "local",
     "preemptible",
     "replaceable",
+    "inline",
+    "noinline",
     "test",
     "feature",
     "set",
@@ -102,6 +105,19 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: TargetDefaults, file: &mut Scanne
         cursor.at += word.len();
         cursor.trivia();
     }
+    let hint = match cursor.peek_word() {
+        "inline" => Some(InlineHint::Inline),
+        "noinline" => Some(InlineHint::Never),
+        _ => None,
+    };
+    if hint.is_some() {
+        let (at, word) = (cursor.at, cursor.peek_word());
+        cursor.at += word.len();
+        cursor.trivia();
+        if cursor.peek_word() != "function" {
+            return Err(cursor.fault_at(at, word.len(), format!("only functions can be `{word}`")));
+        }
+    }
     let kind = cursor.peek_word();
     if kind == "data" && linkage == Some(Linkage::Replaceable) {
         return Err(cursor.fault_at(start, word.len(), "only functions can be `replaceable`".to_owned()));
@@ -111,7 +127,7 @@ fn item<'t>(cursor: &mut Cursor<'t>, defaults: TargetDefaults, file: &mut Scanne
         cursor.at += kind.len();
     }
     let item = match (kind, linkage) {
-        ("function", _) => Item::Function(function(cursor, defined)?),
+        ("function", _) => Item::Function(function(cursor, defined, hint.unwrap_or_default())?),
         ("data", _) => Item::Data(data::data_object(cursor, defined, defaults.big_endian)?),
         ("code", _) => Item::Code(code::code(cursor, defined, defaults.call_conv)?),
         ("global", None) => Item::Global(data::global(cursor)?),
@@ -171,7 +187,7 @@ fn header(cursor: &mut Cursor<'_>, word: &str, settings: &mut ModuleSettings) ->
 }
 
 /// Cuts out a function, with the cursor at its keyword.
-fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> Token<FunctionItem<'t>> {
+fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage, inline: InlineHint) -> Token<FunctionItem<'t>> {
     let at = cursor.at;
     let line = cursor.line_of(at);
     let mut comments = Vec::new();
@@ -201,7 +217,7 @@ fn function<'t>(cursor: &mut Cursor<'t>, linkage: Linkage) -> Token<FunctionItem
             }
         }
     }
-    Ok(FunctionItem { linkage, start: at, line, text: &cursor.text[at..cursor.at], comments })
+    Ok(FunctionItem { linkage, inline, start: at, line, text: &cursor.text[at..cursor.at], comments })
 }
 
 /// Skips to the next line that starts with the first word of an item.
