@@ -86,8 +86,8 @@ record! {
 
 record! {
     /// An export, in order of the dynamic symbols: its signature, an index into the signatures or
-    /// `u32::MAX`, or [`OBJECT_OF_GLOBAL`]; and the GNU hash of its name, so that an export that a tool renamed or moved is
-    /// not taken for another.
+    /// `u32::MAX`, or [`OBJECT_OF_GLOBAL`]; and the GNU hash of its name, so that an export that a
+    /// tool renamed or moved is not taken for another.
     ExportRecord { signature: U32, hash: U32, }
 }
 
