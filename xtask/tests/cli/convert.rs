@@ -79,7 +79,8 @@ fn damage_after_the_first_module_is_found() {
     let (inside, after) = (format!("byte {second}"), format!("byte {}", whole.len()));
     let ends = format!("{inside}: the file ends inside of a module");
     let foreign = |place: &str| format!("{place}: not a module in binary form");
-    let own = format!("version 3 with Cranelift {}", cranelift_codegen::VERSION);
+    let version = u32::from_le_bytes(whole[8..12].try_into().unwrap());
+    let own = format!("version {version} with Cranelift {}", cranelift_codegen::VERSION);
     let version = format!("{inside}: written by version {}, and this is {own}", u32::from_le_bytes([77; 4]));
     let checksum = format!("{inside}: the checksum of the module differs");
     let cases = [
