@@ -179,8 +179,7 @@ impl Compiler {
     }
 
     /// Returns the recipe of `module`'s key, and the keys of its functions. Comparing the recipes
-    /// of two keys shows in which fields the keys differ.
-    /// Nothing is inlined into it.
+    /// of two keys shows in which fields the keys differ. Nothing is inlined into it.
     ///
     /// # Errors
     ///

@@ -181,11 +181,31 @@ impl Secrets {
     pub(crate) fn hide(&self, text: &str) -> String {
         self.0.iter().fold(text.to_owned(), |text, secret| text.replace(&**secret, "***"))
     }
+
+    /// Returns what a server said as one line without secrets, and no more than a reader wants: it
+    /// may be a whole page.
+    #[cfg(feature = "server")]
+    pub(crate) fn line(&self, text: &str) -> String {
+        /// The most characters of a line.
+        const MOST: usize = 400;
+        // Secrets go first: what is left of one that is cut would be shown.
+        self.hide(text).replace(['\n', '\r'], " ").chars().take(MOST).collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(feature = "server")]
+    #[test]
+    fn a_line_that_is_cut_shows_no_part_of_a_secret() {
+        let secrets = Secrets(["very-secret".to_owned()].into());
+        for before in 385..=400 {
+            let line = secrets.line(&format!("{}very-secret\nand so on", "x".repeat(before)));
+            assert!(line.len() <= 400 && !line.contains("v") && !line.contains('\n'), "{line}");
+        }
+    }
 
     #[test]
     fn addresses() {

@@ -82,9 +82,15 @@ struct Hashed {
 }
 
 impl Hashed {
-    /// The table itself looks at other bits of the hash, the highest and the lowest.
-    fn new(hash: u64, place: Place) -> Self {
-        Self { part: (hash >> 24) as u32, place }
+    /// Returns the part of a hash that is kept. The table itself looks at other bits of it, the
+    /// highest and the lowest.
+    fn part_of(hash: u64) -> u32 {
+        (hash >> 24) as u32
+    }
+
+    /// Whether this is the name `wanted`, whose hash has the part `part`.
+    fn is(&self, part: u32, wanted: &[u8], artifacts: &[Artifact]) -> bool {
+        self.part == part && name(artifacts, self.place) == wanted
     }
 }
 
@@ -155,12 +161,12 @@ impl Definitions {
             },
             Places::Many { hasher, table } => {
                 let hash = hasher.hash_one(own);
-                let new = Hashed::new(hash, place);
-                let same = |known: &Hashed| known.part == new.part && name(artifacts, known.place) == own;
+                let part = Hashed::part_of(hash);
+                let same = |known: &Hashed| known.is(part, own, artifacts);
                 match table.entry(hash, same, |known| hasher.hash_one(name(artifacts, known.place))) {
                     Entry::Occupied(entry) => &mut entry.into_mut().place,
                     Entry::Vacant(entry) => {
-                        entry.insert(new);
+                        entry.insert(Hashed { part, place });
                         return;
                     }
                 }
@@ -184,9 +190,8 @@ impl Definitions {
             }
             Places::Many { hasher, table } => {
                 let hash = hasher.hash_one(wanted);
-                let Hashed { part, .. } = Hashed::new(hash, (0, 0));
-                let same = |known: &Hashed| known.part == part && name(artifacts, known.place) == wanted;
-                table.find(hash, same).map(|known| known.place)
+                let part = Hashed::part_of(hash);
+                table.find(hash, |known| known.is(part, wanted, artifacts)).map(|known| known.place)
             }
         }
     }

@@ -393,10 +393,9 @@ impl Loaded {
     /// no such export. Of thread-local data, it is the address of this thread's copy, which ends
     /// with the thread.
     pub fn address(&self, name: &str) -> Option<*const u8> {
-        if self.mapped.is_start(name) {
-            return Some(self.mapped.memory.base());
-        }
-        let symbol = self.mapped.lookup(name)?;
+        let Some(symbol) = self.mapped.lookup(name) else {
+            return self.mapped.is_start(name).then(|| self.mapped.memory.base());
+        };
         self.give_out();
         if symbol.is_thread_local() {
             return self.thread_locals.as_ref()?.address(symbol.value).map(<*mut u8>::cast_const);

@@ -224,8 +224,8 @@ impl Loaded {
         if let Some(slot) = self.mapped.slot_of_global(key) {
             return self.value_of_slot(slot);
         }
-        let is_object = self.mapped.base_symbol(key)?.kind == BaseSymbolKind::Global;
-        self.address(key).filter(|_| is_object).map(<*const u8>::addr)
+        self.mapped.base_symbol(key).filter(|found| found.kind == BaseSymbolKind::Global)?;
+        self.address(key).map(<*const u8>::addr)
     }
 
     /// Returns the same, if its slot is likely the one with the number `near`.

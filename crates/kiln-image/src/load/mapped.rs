@@ -12,7 +12,7 @@ use super::origin::not_executable;
 use crate::arch::Arch;
 use crate::base::{BaseSymbol, BaseSymbolKind, ImageId, START_SYMBOL};
 use crate::error::LoadError;
-use crate::note::{Head, Note, PREFIX_LEN, Span};
+use crate::note::{Head, Note, OBJECT_OF_GLOBAL, PREFIX_LEN, Span};
 use crate::read::{
     DynamicSymbol, Found, Headers, Numbers, Segment, TablePlaces, Tables, ThreadLocalPlace, View,
     segment_of_dynamic,
@@ -225,20 +225,20 @@ impl Mapped {
 
     /// Returns what is exported as `name`, as layers see it.
     pub(super) fn base_symbol(&self, name: &str) -> Option<BaseSymbol<'_>> {
-        if self.is_start(name) {
-            return Some(BaseSymbol { kind: BaseSymbolKind::Data, signature: None, size: 0 });
-        }
-        let symbol = self.lookup(name)?;
-        let kind = match self.tables().note.replaceable_slot(symbol.index) {
+        let Some(symbol) = self.lookup(name) else {
+            let start = BaseSymbol { kind: BaseSymbolKind::Data, signature: None, size: 0 };
+            return self.is_start(name).then_some(start);
+        };
+        let note = self.tables().note;
+        let signature = note.export(symbol.index, name.as_bytes()).map(|export| export.signature.get());
+        let kind = match note.replaceable_slot(symbol.index) {
             Some(_) => BaseSymbolKind::Replaceable,
             None if symbol.is_function() => BaseSymbolKind::Function,
             None if symbol.is_thread_local() => BaseSymbolKind::ThreadLocal,
-            None if self.tables().note.is_object_of_global(symbol.index, name.as_bytes()) => {
-                BaseSymbolKind::Global
-            }
+            None if signature == Some(OBJECT_OF_GLOBAL) => BaseSymbolKind::Global,
             None => BaseSymbolKind::Data,
         };
-        let signature = self.signature(symbol.index, name.as_bytes());
+        let signature = signature.and_then(|index| note.signature(index as usize));
         Some(BaseSymbol { kind, signature, size: symbol.size })
     }
 

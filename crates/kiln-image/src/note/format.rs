@@ -23,7 +23,7 @@ pub(crate) const PREFIX_LEN: usize = NOTE_HEADER + OWNER.len();
 #[cfg(feature = "write")]
 pub(crate) const NONE: u32 = u32::MAX;
 /// Instead of a signature: the export is the object of a global, in a saved heap.
-#[cfg_attr(not(any(feature = "load", feature = "write")), expect(dead_code, reason = "only layers ask it"))]
+#[cfg(any(feature = "load", feature = "write"))]
 pub(crate) const OBJECT_OF_GLOBAL: u32 = u32::MAX - 1;
 /// Kind of a slot that holds the address of a global.
 pub(crate) const SLOT_OF_GLOBAL: u32 = 0;
@@ -40,7 +40,7 @@ pub(crate) const IMPORT_OF_DATA: u32 = 1;
 /// Kind of an import of what a slot of a base holds, for a global.
 #[cfg(any(feature = "load", feature = "write"))]
 pub(crate) const IMPORT_OF_GLOBAL: u32 = 2;
-/// Length of a id in bytes.
+/// Length of an id in bytes.
 pub(crate) const ID_LEN: usize = 32;
 /// The most levels of a processor that an image may have code for.
 pub(crate) const MAX_LEVELS: usize = 64;

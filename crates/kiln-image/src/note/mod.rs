@@ -25,10 +25,10 @@ pub(crate) use format::SignerRecord;
 #[cfg(any(feature = "load", feature = "write"))]
 pub(crate) use format::{
     BaseRecord, IMPORT_OF_DATA, IMPORT_OF_FUNCTION, IMPORT_OF_GLOBAL, ImportRecord, LevelRecord,
-    ReplacementRecord,
+    OBJECT_OF_GLOBAL, ReplacementRecord,
 };
 #[cfg(feature = "write")]
-pub(crate) use format::{ExportRecord, MAX_LEVELS, NONE, OBJECT_OF_GLOBAL, SumRecord, SymbolicRecord};
+pub(crate) use format::{ExportRecord, MAX_LEVELS, NONE, SumRecord, SymbolicRecord};
 pub use format::{FORMAT_VERSION, MAX_BASES};
 pub(crate) use format::{
     ID_LEN, PREFIX_LEN, ReplaceableRecord, SLOT_OF_GLOBAL, SLOT_OF_ROUTINE, SLOT_OF_SYMBOL, SlotRecord, Span,

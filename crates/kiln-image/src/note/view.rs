@@ -8,9 +8,9 @@ use super::checksum::{QUICK_LEN, quick_sum};
 #[cfg(feature = "sign")]
 use super::format::SignerRecord;
 use super::format::{
-    BaseRecord, ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, ImportRecord, LevelRecord, MAGIC,
-    OBJECT_OF_GLOBAL, PREFIX_LEN, ReplaceableRecord, ReplacementRecord, SlotRecord, Span, SumRecord,
-    SymbolicRecord, Text, VersionRecord, prefix,
+    BaseRecord, ExportRecord, FORMAT_VERSION, HEAD_LEN, Head, ImportRecord, LevelRecord, MAGIC, PREFIX_LEN,
+    ReplaceableRecord, ReplacementRecord, SlotRecord, Span, SumRecord, SymbolicRecord, Text, VersionRecord,
+    prefix,
 };
 use crate::arch::Arch;
 use crate::error::LoadError;
@@ -216,12 +216,6 @@ impl<'a> Note<'a> {
         let number = symbol.checked_sub(self.head.first_export.get())?;
         let export = self.exports().get(number as usize)?;
         (export.hash.get() == object::elf::gnu_hash(name)).then_some(export)
-    }
-
-    /// Whether the export with this dynamic symbol and name is the object of a global.
-    #[cfg(feature = "load")]
-    pub(crate) fn is_object_of_global(&self, symbol: u32, name: &[u8]) -> bool {
-        self.export(symbol, name).is_some_and(|export| export.signature.get() == OBJECT_OF_GLOBAL)
     }
 
     /// The signature with this index.

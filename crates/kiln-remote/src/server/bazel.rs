@@ -164,9 +164,8 @@ impl Bazel {
             }
             source = error.source();
         }
-        let line: String = reason.replace(['\n', '\r'], " ").chars().take(400).collect();
         let is_full = status.code() == Code::ResourceExhausted;
-        Fault { temporary, is_full, reason: self.secrets.hide(&line) }
+        Fault { temporary, is_full, reason: self.secrets.line(&reason) }
     }
 
     pub(super) fn service(&self) -> &Service {

@@ -37,9 +37,7 @@ impl Objects {
             reason = format!("{reason}: {error}");
             source = error.source();
         }
-        // A server may put a whole page into its message.
-        let line: String = reason.replace(['\n', '\r'], " ").chars().take(400).collect();
-        Fault { temporary, is_full: false, reason: self.secrets.hide(&line) }
+        Fault { temporary, is_full: false, reason: self.secrets.line(&reason) }
     }
 
     /// Reads an object. Returns `None` if there is none, or if it is longer than `limit`.

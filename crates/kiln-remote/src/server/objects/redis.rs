@@ -140,8 +140,7 @@ impl Redis {
 
     fn fault(&self, error: &RedisError) -> Fault {
         let temporary = !matches!(error.kind(), ErrorKind::AuthenticationFailed);
-        let line: String = error.to_string().replace(['\n', '\r'], " ").chars().take(400).collect();
-        Fault { temporary, is_full: false, reason: self.secrets.hide(&line) }
+        Fault { temporary, is_full: false, reason: self.secrets.line(&error.to_string()) }
     }
 }
 
